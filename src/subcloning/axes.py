@@ -1,0 +1,196 @@
+"""Named axes: a model family is a table from parameter names to the axes of each tensor.
+
+The notation is that of einops, with an arrow from fan-in to fan-out:
+
+    "pos_embed":                      "1 token residual"
+    "blocks.{block}.attn.qkv.weight": "(qkv head dim) <- residual"
+    "blocks.{block}.mlp.fc1.bias":    "hidden"
+
+Parentheses join axes that share one dimension. An arrow marks the axes that the layer sums over (its fan-in): those are
+the tensors that scaling applies to. `{block}` stands for a block's number. An axis that also occurs outside the blocks
+(`residual`) is shared by the whole network; one that occurs only inside them (`head`, `hidden`) is each block's own.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class SubcloningError(ValueError):
+    """What was asked for cannot be done; the message says what was given, what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The axes of one tensor, parsed from its notation.
+
+    `dims` has one tuple of axis names per tensor dimension; `fan_in` names the axes that the layer sums over.
+    """
+
+    text: str
+    dims: tuple[tuple[str, ...], ...]
+    fan_in: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Layout":
+        left, arrow, right = re.match(r"^(.*?)(?:(<-|->)(.*))?$", text).groups(default="")
+        if not re.fullmatch(r"(\s*(\w+|\(\s*\w+(\s+\w+)*\s*\)))+\s*", left + " " + right):
+            raise SubcloningError(f"axes {text!r}: expected names and (groups of names), with at most one <- or ->")
+        dims = [tuple(group.strip("()").split()) for group in re.findall(r"\([^)]*\)|\w+", left + " " + right)]
+        fan_in = {"<-": right, "->": left, "": ""}[arrow]
+        return cls(text, tuple(dims), tuple(re.findall(r"\w+", fan_in)))
+
+    @property
+    def einops(self) -> str:
+        """The layout without its arrow, one side of an einops expression."""
+        return " ".join(f"({' '.join(dim)})" if len(dim) > 1 else dim[0] for dim in self.dims)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return tuple(axis for dim in self.dims for axis in dim)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Where an axis is scored: the `input` or `output` of a module, whose last dimension has the given `axes`."""
+
+    module: str
+    side: Literal["input", "output"]
+    axes: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of transformer, described completely by tables (see `families/`).
+
+    model_class: full dotted name of the class, so that describing a library does not import it.
+    table: parameter name -> axes, in the notation above.
+    probes: axis -> where its activations are read. These axes can be cut; all others are kept whole.
+    inner_sizes: model -> sizes that tensor shapes alone do not tell, such as `dim` (the head dimension).
+    scoring_kwargs: extra arguments of the forward pass while scoring.
+    """
+
+    name: str
+    model_class: str
+    table: Mapping[str, str]
+    probes: Mapping[str, Probe]
+    inner_sizes: Callable[[nn.Module], dict[str, int]]
+    scoring_kwargs: Mapping[str, object] = field(default_factory=dict)
+
+    @cached_property
+    def rows(self) -> dict[str, tuple[re.Pattern, Layout]]:
+        def pattern(name):
+            return re.compile(re.escape(name).replace(r"\{block\}", r"(?P<block>\d+)"))
+
+        return {name: (pattern(name), Layout.parse(axes)) for name, axes in self.table.items()}
+
+    @cached_property
+    def shared(self) -> frozenset[str]:
+        """Axes that have one meaning in the whole network, not one per block."""
+        return frozenset(a for name, (_, layout) in self.rows.items() if "{block}" not in name for a in layout.axes)
+
+    def key(self, axis: str, block: int | None) -> str:
+        """The name under which sizes, scores and maps are kept: `residual`, but `head.3`."""
+        return axis if axis in self.shared or block is None else f"{axis}.{block}"
+
+
+FAMILIES: dict[str, Family] = {}
+
+
+def register(family: Family) -> Family:
+    """Make `family` known, so that models of its class (and subclasses) can be subcloned."""
+    FAMILIES[family.model_class] = family
+    return family
+
+
+def family_of(model: nn.Module) -> Family:
+    for cls in type(model).__mro__:
+        if family := FAMILIES.get(f"{cls.__module__}.{cls.__qualname__}"):
+            return family
+    raise SubcloningError(
+        f"no model family for {type(model).__name__}; known classes: {', '.join(sorted(FAMILIES))}. "
+        "Pass the plain model, not a DDP, compiled or Lightning wrapper, or register() a Family for it."
+    )
+
+
+class Anatomy:
+    """A model seen through its family's table. Reads only names and shapes, so the meta device will do.
+
+    tensors: every parameter and persistent buffer once; a tied tensor goes by its first name.
+    aliases: every name, tied ones included, to the name in `tensors`.
+    rows, layouts, blocks: each tensor's row of the table, its axes, and its block number (or None).
+    sizes: axis key (see `Family.key`) -> size.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.family = family_of(model)
+        self.tensors: dict[str, Tensor] = {}
+        self.aliases: dict[str, str] = {}
+        self.rows: dict[str, str] = {}
+        self.layouts: dict[str, Layout] = {}
+        self.blocks: dict[str, int | None] = {}
+        self.sizes: dict[str, int] = {}
+        self.inner = self.family.inner_sizes(model)
+        first: dict[int, str] = {}
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            self.aliases[name] = first.setdefault(id(tensor), name)
+            self.tensors.setdefault(self.aliases[name], tensor)
+        for name, tensor in self.tensors.items():
+            self._find_row(name, tensor)
+            self._solve_sizes(name, tensor)
+        self.depth = 1 + max((b for b in self.blocks.values() if b is not None), default=-1)
+
+    def _find_row(self, name: str, tensor: Tensor) -> None:
+        found = [(row, m, layout) for row, (p, layout) in self.family.rows.items() if (m := p.fullmatch(name))]
+        if len(found) != 1:
+            raise SubcloningError(
+                f"{name} {tuple(tensor.shape)} has {len(found) or 'no'} rows in the {self.family.name} table, expected "
+                "one. This variant of the model is not supported yet: add its axes to the family's table."
+            )
+        self.rows[name], match, self.layouts[name] = found[0]
+        self.blocks[name] = int(match["block"]) if match.groupdict() else None
+
+    def _solve_sizes(self, name: str, tensor: Tensor) -> None:
+        """Solve the tensor's shape for its axis sizes, and hold them against what is known."""
+        layout, block = self.layouts[name], self.blocks[name]
+        if len(layout.dims) != tensor.ndim:
+            raise SubcloningError(f"{name} has shape {tuple(tensor.shape)}, but its axes are {layout.text!r}")
+        for dim, size in zip(layout.dims, tensor.shape, strict=True):
+            known = {axis: self.size(axis, block) for axis in dim}
+            unknown = [axis for axis in dim if known[axis] is None]
+            rest = prod(n for n in known.values() if n is not None)
+            if len(unknown) > 1 or size % rest or (not unknown and size != rest):
+                raise SubcloningError(
+                    f"{name} {tuple(tensor.shape)}: a dimension of size {size} cannot be ({' '.join(dim)}) "
+                    f"where {known}"
+                )
+            for axis in unknown:
+                self.sizes[self.family.key(axis, block)] = size // rest
+
+    def size(self, axis: str, block: int | None) -> int | None:
+        """Size of `axis` in `block` (None outside the blocks); None if the model has no such axis."""
+        if axis.isdigit():
+            return int(axis)
+        return self.inner.get(axis) or self.sizes.get(self.family.key(axis, block))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of names, shapes and up to 64 values of each tensor; empty on the meta device.
+
+        Values are rounded to bfloat16 first, so that a model has one fingerprint in all its precisions.
+        """
+        digest = hashlib.sha256()
+        for name, tensor in self.tensors.items():
+            if tensor.is_meta:
+                return ""
+            flat = tensor.detach().reshape(-1)
+            sample = flat[:: max(1, flat.numel() // 64)][:64].to(torch.bfloat16).float().cpu()
+            digest.update(f"{name}{tuple(tensor.shape)}{sample.tolist()}".encode())
+        return digest.hexdigest()[:16]

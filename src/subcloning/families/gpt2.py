@@ -1,0 +1,38 @@
+"""Hugging Face GPT-2 with its language-modelling head. Conv1D stores weights as (in, out): arrows point right."""
+
+from ..axes import Family, Probe, register
+
+GPT2 = register(
+    Family(
+        name="HF GPT-2",
+        model_class="transformers.models.gpt2.modeling_gpt2.GPT2LMHeadModel",
+        table={
+            # Tied to lm_head by default, and then an embedding: selected, never scaled.
+            "transformer.wte.weight": "vocab residual",
+            "transformer.wpe.weight": "token residual",
+            "transformer.h.{block}.ln_1.weight": "residual",
+            "transformer.h.{block}.ln_1.bias": "residual",
+            "transformer.h.{block}.attn.c_attn.weight": "residual -> (qkv head dim)",
+            "transformer.h.{block}.attn.c_attn.bias": "(qkv head dim)",
+            "transformer.h.{block}.attn.c_proj.weight": "(head dim) -> residual",
+            "transformer.h.{block}.attn.c_proj.bias": "residual",
+            "transformer.h.{block}.ln_2.weight": "residual",
+            "transformer.h.{block}.ln_2.bias": "residual",
+            "transformer.h.{block}.mlp.c_fc.weight": "residual -> hidden",
+            "transformer.h.{block}.mlp.c_fc.bias": "hidden",
+            "transformer.h.{block}.mlp.c_proj.weight": "hidden -> residual",
+            "transformer.h.{block}.mlp.c_proj.bias": "residual",
+            "transformer.ln_f.weight": "residual",
+            "transformer.ln_f.bias": "residual",
+            "lm_head.weight": "vocab <- residual",
+        },
+        probes={
+            "residual": Probe("transformer.h.{block}", "output", "residual"),
+            "head": Probe("transformer.h.{block}.attn.c_proj", "input", "(head dim)"),
+            "hidden": Probe("transformer.h.{block}.mlp.c_fc", "output", "hidden"),
+        },
+        inner_sizes=lambda model: {"qkv": 3, "dim": model.config.n_embd // model.config.n_head},
+        # Scores need no logits and no cache, which for GPT-2 take more memory than all else together.
+        scoring_kwargs={"use_cache": False, "logits_to_keep": 1},
+    )
+)

@@ -1,0 +1,61 @@
+"""timm's VisionTransformer: class token or average pooling, LayerScale, register tokens, QK norm, distilled DeiT."""
+
+from ..axes import Family, Probe, register
+
+VIT = register(
+    Family(
+        name="timm ViT",
+        model_class="timm.models.vision_transformer.VisionTransformer",
+        table={
+            "cls_token": "1 1 residual",
+            "dist_token": "1 1 residual",
+            "reg_token": "1 register residual",
+            "pos_embed": "1 token residual",
+            "patch_embed.proj.weight": "residual <- channel height width",
+            "patch_embed.proj.bias": "residual",
+            "norm_pre.weight": "residual",
+            "norm_pre.bias": "residual",
+            "blocks.{block}.norm1.weight": "residual",
+            "blocks.{block}.norm1.bias": "residual",
+            "blocks.{block}.attn.qkv.weight": "(qkv head dim) <- residual",
+            "blocks.{block}.attn.qkv.bias": "(qkv head dim)",
+            "blocks.{block}.attn.q_norm.weight": "dim",
+            "blocks.{block}.attn.q_norm.bias": "dim",
+            "blocks.{block}.attn.k_norm.weight": "dim",
+            "blocks.{block}.attn.k_norm.bias": "dim",
+            "blocks.{block}.attn.proj.weight": "residual <- (head dim)",
+            "blocks.{block}.attn.proj.bias": "residual",
+            "blocks.{block}.ls1.gamma": "residual",
+            "blocks.{block}.norm2.weight": "residual",
+            "blocks.{block}.norm2.bias": "residual",
+            "blocks.{block}.mlp.fc1.weight": "hidden <- residual",
+            "blocks.{block}.mlp.fc1.bias": "hidden",
+            "blocks.{block}.mlp.fc2.weight": "residual <- hidden",
+            "blocks.{block}.mlp.fc2.bias": "residual",
+            "blocks.{block}.ls2.gamma": "residual",
+            "norm.weight": "residual",
+            "norm.bias": "residual",
+            "fc_norm.weight": "residual",
+            "fc_norm.bias": "residual",
+            "head.weight": "label <- residual",
+            "head.bias": "label",
+            "head_dist.weight": "label <- residual",
+            "head_dist.bias": "label",
+        },
+        probes={
+            "residual": Probe("blocks.{block}", "output", "residual"),
+            "head": Probe("blocks.{block}.attn.proj", "input", "(head dim)"),
+            "hidden": Probe("blocks.{block}.mlp.fc1", "output", "hidden"),
+        },
+        inner_sizes=lambda model: {"qkv": 3, "dim": model.embed_dim // model.blocks[0].attn.num_heads},
+    )
+)
+
+
+def resized(parent, *, width: float = 1.0, depth: float = 1.0) -> dict[str, int]:
+    """Arguments of `timm.create_model` for a child with `width` and `depth` times the parent's, its head size kept."""
+    return {
+        "embed_dim": round(parent.embed_dim * width),
+        "num_heads": round(parent.blocks[0].attn.num_heads * width),
+        "depth": round(len(parent.blocks) * depth),
+    }

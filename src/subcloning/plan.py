@@ -1,0 +1,215 @@
+"""What a child keeps of its parent: a map along each axis that shrinks, and the parent block of each child block.
+
+A map is an index vector, int64 (child size,): the parent's coordinates that the child keeps, in the child's order. Maps
+are looked up from the particular to the general: `blocks.0.mlp.fc1.weight:residual` (one tensor), `hidden.0` (one child
+block), `residual` (the whole network). An axis without a map is kept whole.
+"""
+
+import json
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .axes import Anatomy, SubcloningError
+from .files import atomic
+from .scores import Scores
+
+SELECTIONS = ("importance", "first", "uniform", "random", "inconsistent", "least")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is kept. `print(plan)` shows it as a table.
+
+    family, select: of which kind of model, and by which rule.
+    blocks: the parent block that each child block copies.
+    maps: see this module's docstring.
+    sizes: axis key -> (parent size, child size).
+    fresh: child tensors that keep their own initial values, because an axis listed in `ignore_mismatched` differs.
+    parent: fingerprint of the parent that the plan was made for; a record, other weights of the same shape may be used.
+    """
+
+    family: str
+    select: str
+    blocks: list[int]
+    sizes: dict[str, tuple[int, int]]
+    fresh: list[str] = field(default_factory=list)
+    parent: str = ""
+    maps: dict[str, Tensor] = field(default_factory=dict)
+
+    def map(self, name: str, key: str, axis: str) -> Tensor | None:
+        """The map along `axis` of child tensor `name`; `key` is the axis's key there (see `Family.key`)."""
+        return self.maps.get(f"{name}:{axis}", self.maps.get(key))
+
+    def save(self, path: str | os.PathLike) -> None:
+        header = {key: value for key, value in asdict(self).items() if key != "maps"}
+        with atomic(path) as temporary:
+            save_file(self.maps, temporary, metadata={"plan": json.dumps(header)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Plan":
+        with safe_open(path, "pt") as file:
+            header = (file.metadata() or {}).get("plan")
+            if header is None:
+                raise SubcloningError(f"{path} holds no plan; expected a file written by Plan.save")
+            header = json.loads(header)
+            header["sizes"] = {key: tuple(pair) for key, pair in header["sizes"].items()}
+            return cls(**header, maps={key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+
+    def __str__(self) -> str:
+        rows = [("axis", "parent", "child", "kept"), ("block", *self.sizes["block"], _abridged(self.blocks))]
+        for key, (parent, child) in self.sizes.items():
+            axis, _, block = key.partition(".")
+            if axis == "block" or block not in ("", "0"):
+                continue  # one row stands for all blocks
+            if parent == child:
+                kept = "all"
+            elif key in self.maps:
+                kept = f"{_abridged(self.maps[key].tolist())}{' in block 0' if block else ''}"
+            else:
+                drawn = any(name.endswith(f":{axis}") for name in self.maps)
+                kept = "a new draw for each tensor" if drawn else "child's own initial values"
+            rows.append((axis, parent, child, kept))
+        lines = [f"{axis:<10}{parent or '-':>8}{child:>8}  {kept}" for axis, parent, child, kept in rows]
+        if self.fresh:
+            lines.append(f"not copied: {', '.join(self.fresh)}")
+        return "\n".join([f"{self.family}, select={self.select}", *lines])
+
+
+def make_plan(
+    parent: nn.Module,
+    child: nn.Module,
+    scores: Scores | None = None,
+    *,
+    select: str = "importance",
+    blocks: Sequence[int] | None = None,
+    seed: int = 0,
+    ignore_mismatched: Collection[str] = (),
+) -> Plan:
+    """Decide what `child`, any model of the wanted shape (the meta device will do), keeps of `parent`.
+
+    select: which units along each axis that shrinks (residual stream, heads and hidden units):
+        `importance` the highest scores (paper 4.1), `least` the lowest; both need `scores`
+        `first`      the leading ones as they come (the paper's non-reordered ablation, Fig. 14)
+        `uniform`    evenly spaced ones (weight selection, arXiv 2311.18823)
+        `random`     a random subset, the same wherever the axis occurs, by `seed`
+        `inconsistent` a random subset anew for each tensor, by `seed`: a control that breaks the wiring
+    blocks: the parent block that each child block copies. By default a shallower child loses a run of blocks in the
+        middle (paper 4.2) and a deeper one repeats each of the middle blocks.
+    ignore_mismatched: axes, such as `label` or `vocab`, that may differ or be missing in the parent; tensors for which
+        that is so keep the child's own initial values.
+
+    Raises SubcloningError where the two shapes cannot be reconciled, naming the parameter, the axis and both sizes.
+    """
+    p, c = Anatomy(parent), Anatomy(child)
+    _check(p, c, scores, select, ignore_mismatched)
+    blocks = _default_blocks(p.depth, c.depth) if blocks is None else list(blocks)
+    if len(blocks) != c.depth or not all(0 <= b < p.depth for b in blocks):
+        raise SubcloningError(f"blocks {blocks}: expected {c.depth} parent blocks, each from 0 to {p.depth - 1}")
+
+    generator = torch.Generator().manual_seed(seed)
+    sizes, maps, fresh = {"block": (p.depth, c.depth)}, {}, []
+    for name, layout in c.layouts.items():
+        block = c.blocks[name]
+        source_block = None if block is None else blocks[block]
+        # axis -> (parent size, child size)
+        pairs = {a: (p.size(a, source_block), c.size(a, block)) for a in layout.axes if not a.isdigit()}
+        sizes |= {p.family.key(axis, block): pair for axis, pair in pairs.items()}
+        if any(pairs[axis][0] != pairs[axis][1] for axis in pairs if axis in ignore_mismatched):
+            fresh.append(name)
+            continue
+        if source_name(c, name, blocks) not in p.aliases:
+            raise SubcloningError(
+                f"the parent has no tensor for the child's {name}: build both with the same options, or name in "
+                "ignore_mismatched an axis of it that the parent lacks"
+            )
+        for axis, (old, new) in pairs.items():
+            if old == new:
+                continue
+            _check_cut(p, name, axis, old, new)
+            key = p.family.key(axis, block)
+            if select == "inconsistent":
+                maps[f"{name}:{axis}"] = _indices("random", old, new, None, generator)
+            elif key not in maps:
+                ranking = scores and scores.of(axis, None if axis in p.family.shared else source_block)
+                maps[key] = _indices(select, old, new, ranking, generator)
+    return Plan(p.family.name, select, blocks, sizes, fresh, p.fingerprint, maps)
+
+
+def source_name(child: Anatomy, name: str, blocks: Sequence[int]) -> str:
+    """The parent tensor that child tensor `name` copies."""
+    block = child.blocks[name]
+    return name if block is None else child.rows[name].format(block=blocks[block])
+
+
+def middle(size: int, count: int) -> range:
+    """The `count` middle ones of `size` blocks; what is left over is one longer on the early side."""
+    start = (size - count + 1) // 2
+    return range(start, start + count)
+
+
+def _default_blocks(parent: int, child: int) -> list[int]:
+    if child <= parent:
+        removed = middle(parent, parent - child)
+        return [block for block in range(parent) if block not in removed]
+    times, rest = divmod(child, parent)
+    return [block for block in range(parent) for _ in range(times + (block in middle(parent, rest)))]
+
+
+def _indices(select: str, old: int, new: int, scores: Tensor | None, generator: torch.Generator) -> Tensor:
+    """(new,) distinct indices below `old`; those chosen by score come in the order of their rank."""
+    if select in ("importance", "least"):
+        return scores.argsort(descending=select == "importance", stable=True)[:new].clone()
+    if select == "uniform" and old % new:
+        return torch.linspace(0, old - 1, new, dtype=torch.float64).round().long()
+    if select == "uniform":
+        return torch.arange(0, old, old // new)
+    if select == "random":
+        return torch.randperm(old, generator=generator)[:new].sort().values
+    return torch.arange(new)
+
+
+def _check(p: Anatomy, c: Anatomy, scores: Scores | None, select: str, ignore_mismatched: Collection[str]) -> None:
+    if p.family is not c.family:
+        raise SubcloningError(f"parent is a {p.family.name} and child a {c.family.name}: both must be of one family")
+    if select not in SELECTIONS:
+        raise SubcloningError(f"select={select!r}: expected one of {', '.join(SELECTIONS)}")
+    if select in ("importance", "least") and scores is None:
+        raise SubcloningError(f"select={select!r} needs scores: pass score(parent, batches), or select='uniform'")
+    if scores and p.fingerprint and scores.parent != p.fingerprint:
+        raise SubcloningError(
+            f"the scores are of another parent (fingerprint {scores.parent}, this parent's is {p.fingerprint}): "
+            "score this parent"
+        )
+    whole = {axis for layout in c.layouts.values() for axis in layout.axes} - {*p.family.probes, *p.inner, "1"}
+    if wrong := set(ignore_mismatched) - whole:
+        raise SubcloningError(f"ignore_mismatched={sorted(wrong)}: expected some of {sorted(whole)}")
+    # What the parent has and the child has no place for would be lost in silence.
+    if lost := sorted(set(p.rows.values()) - set(c.rows.values()) - set(c.aliases)):
+        raise SubcloningError(f"the child has no tensor for the parent's {lost[0]}: build both with the same options")
+    if untied := sorted(n for n, first in c.aliases.items() if p.aliases.get(n, n) == n != first):
+        raise SubcloningError(f"{untied[0]} is tied in the child but not in the parent: build both alike")
+
+
+def _check_cut(p: Anatomy, name: str, axis: str, old: int, new: int) -> None:
+    """Only scored axes may differ, and only shrink."""
+    what = f"{name}, axis {axis}: the parent has {old} and the child {new}"
+    if axis == "dim":
+        raise SubcloningError(f"{what}. The head size must stay: choose the child's number of heads = width / {old}")
+    if axis not in p.family.probes:
+        raise SubcloningError(
+            f"{what}. This axis is kept whole: make them equal, or pass ignore_mismatched=[{axis!r}] to leave tensors "
+            "with it at the child's own initial values"
+        )
+    if new > old:
+        raise SubcloningError(f"{what}. A child can be narrower than its parent; width growth is not offered")
+
+
+def _abridged(numbers: Sequence[int], limit: int = 12) -> str:
+    shown = " ".join(map(str, numbers[:limit]))
+    return shown if len(numbers) <= limit else f"{shown} ... {numbers[-1]}"

@@ -1,0 +1,122 @@
+"""Subcloning itself: each child tensor is its parent's, mapped along each axis, and scaled if it has a fan-in.
+
+    for each child tensor:   rearrange to one dimension per axis,  map each axis,  rearrange back,  scale
+
+Maps come from a `Plan`, axes and fan-in from the family's table; nothing here knows about a particular model.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping
+from math import prod
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from .axes import Anatomy, Layout, SubcloningError
+from .plan import Plan, make_plan, source_name
+from .scores import Scores, score
+
+
+def subclone(
+    parent: nn.Module,
+    child: nn.Module,
+    batches: Iterable[Tensor | Mapping[str, object]] | None = None,
+    *,
+    scores: Scores | None = None,
+    select: str = "importance",
+    scale: bool = True,
+    **plan_options,
+) -> nn.Module:
+    """Fill `child`, a model of the wanted shape, from `parent`; return it. One call for score, plan and apply.
+
+    Give `batches` of the parent's data (see `score`) or `scores` made from them. `select`, `blocks`, `seed` and
+    `ignore_mismatched` are those of `make_plan`, `scale` that of `apply_plan`.
+    """
+    if scores is None and batches is not None:
+        scores = score(parent, batches)
+    plan = make_plan(parent, child, scores, select=select, **plan_options)
+    return apply_plan(plan, parent, child, scale=scale)
+
+
+@torch.no_grad()
+def apply_plan(plan: Plan, parent: nn.Module, child: nn.Module, *, scale: bool = True) -> nn.Module:
+    """Fill `child` with what `plan` keeps of `parent`, and return it. The parent is not changed.
+
+    scale: multiply each tensor that has a fan-in by sqrt(parent fan-in / child fan-in), which keeps the spread of the
+        layer's outputs (paper 4.3). Embeddings, norms and biases have none and stay as they are.
+
+    The child keeps its dtype, device and tied tensors. Raises SubcloningError before anything is copied if the plan
+    is for other shapes, the child is on the meta device, or a parent tensor holds a NaN or infinite value.
+    """
+    p, c = Anatomy(parent), Anatomy(child)
+    _check(plan, p, c)
+    for name, target in c.tensors.items():
+        if name in plan.fresh:
+            continue
+        layout, block = c.layouts[name], c.blocks[name]
+        source = p.tensors[p.aliases[source_name(c, name, plan.blocks)]]
+        maps = {axis: plan.map(name, c.family.key(axis, block), axis) for axis in layout.axes}
+        target.copy_(transplant(source, layout, maps, p.inner))
+        if scale and (factor := fan_in_factor(plan, c, name)) != 1:
+            target.mul_(factor)
+    return child
+
+
+def transplant(source: Tensor, layout: Layout, maps: Mapping[str, Tensor | None], inner: Mapping[str, int]) -> Tensor:
+    """`source` with each axis in `maps` mapped. Returns `source` itself where no axis is; never changes it."""
+    cut = [axis for axis in layout.axes if maps[axis] is not None]
+    grouped = any(len(dim) > 1 and set(dim) & set(cut) for dim in layout.dims)
+    if grouped:
+        known = {axis: size for axis, size in inner.items() if axis in layout.axes}
+        source = rearrange(source, f"{layout.einops} -> {' '.join(layout.axes)}", **known)
+    for axis in cut:
+        source = source.index_select(layout.axes.index(axis), maps[axis].to(source.device))
+    return rearrange(source, f"{' '.join(layout.axes)} -> {layout.einops}") if grouped else source
+
+
+def fan_in_factor(plan: Plan, child: Anatomy, name: str) -> float:
+    """sqrt(parent fan-in / child fan-in) of child tensor `name`; 1 if its layout has no arrow."""
+    keys = [child.family.key(axis, child.blocks[name]) for axis in child.layouts[name].fan_in]
+    ratios = [plan.sizes[key][0] / plan.sizes[key][1] for key in keys]
+    return prod(ratios) ** 0.5
+
+
+def permute(parent: nn.Module, scores: Scores) -> nn.Module:
+    """A copy of `parent` with heads, hidden units and residual stream sorted by falling importance; same outputs.
+
+    Taking the `first` units of the copy is subcloning by `importance`: the paper's own description (Fig. 4).
+    """
+    p = Anatomy(parent)
+    plan = make_plan(parent, parent, scores)
+    for key in p.sizes:
+        axis, _, block = key.partition(".")
+        if axis in p.family.probes:
+            ranking = scores.of(axis, int(block) if block else None)
+            plan.maps[key] = ranking.argsort(descending=True, stable=True)
+    return apply_plan(plan, parent, copy.deepcopy(parent))
+
+
+def _check(plan: Plan, p: Anatomy, c: Anatomy) -> None:
+    if not plan.family == p.family.name == c.family.name:
+        raise SubcloningError(
+            f"the plan is for {plan.family}, the parent a {p.family.name}, the child a {c.family.name}"
+        )
+    for name, layout in c.layouts.items():
+        block = c.blocks[name]
+        for axis in layout.axes:
+            pair = (p.size(axis, None if block is None else plan.blocks[block]), c.size(axis, block))
+            planned = plan.sizes.get(c.family.key(axis, block), pair)
+            if pair != planned:
+                raise SubcloningError(
+                    f"{name}, axis {axis}: the plan takes {planned[0]} to {planned[1]}, these models are {pair[0]} and "
+                    f"{pair[1]}: make a plan for them"
+                )
+    if (p.depth, c.depth) != plan.sizes["block"]:
+        raise SubcloningError(f"the plan takes {plan.sizes['block']} blocks, these models have {(p.depth, c.depth)}")
+    for what, anatomy in (("parent", p), ("child", c)):
+        if any(tensor.is_meta for tensor in anatomy.tensors.values()):
+            raise SubcloningError(f"the {what} is on the meta device and has no values: build it on a real device")
+    for name, tensor in p.tensors.items():
+        if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+            raise SubcloningError(f"the parent's {name} holds NaN or infinite values: its training may have diverged")

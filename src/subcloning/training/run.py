@@ -1,0 +1,164 @@
+"""One run, from config to summary. Start-up order: own last checkpoint, else the parent, else random weights."""
+
+import json
+import logging
+import os
+import shutil
+import time
+import warnings
+from pathlib import Path
+
+import timm
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from timm.models import save_for_hf
+from torch import nn
+
+from ..axes import SubcloningError
+from ..families import vit
+from ..files import atomic
+from ..plan import make_plan
+from ..scores import score
+from ..surgery import apply_plan
+from .classification import ImageClassifier
+from .record import History, provenance, write_json
+
+# What a run is; trainer and logger say only where it runs and who is told.
+IDENTITY = ("name", "parent", "destination", "init", "data", "optim", "seed")
+
+
+def run(cfg: DictConfig) -> dict:
+    """Train what `cfg` (configs/train.yaml) describes, or resume it, and return its summary.
+
+    In the run's folder: config.yaml, provenance.json, plan.safetensors, metrics.csv, last.ckpt, model/ (which
+    `timm.create_model("local-dir:...")` loads) and, last, summary.json. A folder with a summary is done.
+    """
+    folder = Path(cfg.run_dir)
+    _claim(folder, cfg)
+    summary_file = folder / "summary.json"
+    if summary_file.exists():
+        print(f"done before: {folder}")
+        return json.loads(summary_file.read_text())
+
+    _quieten()
+    seed_everything(cfg.seed, verbose=False)
+    started = time.perf_counter()
+    data = instantiate(cfg.data)
+    checkpoint = folder / "last.ckpt"
+    resuming = checkpoint.exists()
+    model = _child(cfg)
+    if not resuming:
+        if cfg.init.select:
+            model = _subclone(cfg, model, data, folder)
+        write_json(folder / "provenance.json", provenance())
+    module = ImageClassifier(model, OmegaConf.to_container(cfg.optim, resolve=True), data.steps_per_epoch)
+    trainer = _trainer(cfg, folder)
+    if not resuming:
+        trainer.validate(module, data, verbose=False)
+    trainer.fit(module, data, ckpt_path=checkpoint if resuming else None, weights_only=True)
+
+    summary = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": round(time.perf_counter() - started, 1),
+        **_last_row(trainer),
+    }
+    if trainer.is_global_zero:
+        _export(model, folder / "model", data.preprocessing)
+        write_json(summary_file, summary)
+        print(
+            f"{cfg.run}: accuracy {summary['val_accuracy']:.3f} after {summary['epoch']} epochs, {summary['seconds']} s"
+        )
+    return summary
+
+
+def _claim(folder: Path, cfg: DictConfig) -> None:
+    """Write the run's config, or make sure that the folder's run is the same one."""
+    wanted = OmegaConf.to_container(cfg, resolve=True)
+    file = folder / "config.yaml"
+    if file.exists():
+        found = OmegaConf.to_container(OmegaConf.load(file))
+        if differing := [key for key in IDENTITY if found.get(key) != wanted[key]]:
+            key = differing[0]
+            raise SubcloningError(
+                f"{folder} holds a run with another {key}: {found.get(key)}, wanted {wanted[key]}. "
+                "Give this one a new experiment name (name=...), or remove the folder to train it again"
+            )
+        return
+    with atomic(file) as temporary:
+        OmegaConf.save(OmegaConf.create(wanted), temporary)
+
+
+def _child(cfg: DictConfig) -> nn.Module:
+    """The destination, with the library's own initial weights."""
+    with torch.device("meta"):
+        parent = timm.create_model(**cfg.parent.model)
+    shape = vit.resized(parent, width=cfg.destination.width, depth=cfg.destination.depth)
+    return timm.create_model(**{**cfg.parent.model, **shape})
+
+
+def _subclone(cfg: DictConfig, child: nn.Module, data, folder: Path) -> nn.Module:
+    path = cfg.parent.weights.get("checkpoint_path")
+    if path and not os.path.exists(path):
+        raise SubcloningError(
+            f"the parent's weights {path} do not exist: train the parent first (see configs/experiment)"
+        )
+    parent = timm.create_model(**cfg.parent.model, **cfg.parent.weights)
+    scores = score(parent, data.scoring_batches()) if cfg.init.select in ("importance", "least") else None
+    plan = make_plan(parent, child, scores, select=cfg.init.select, seed=cfg.seed)
+    plan.save(folder / "plan.safetensors")
+    return apply_plan(plan, parent, child, scale=cfg.init.scale)
+
+
+def _trainer(cfg: DictConfig, folder: Path) -> Trainer:
+    checkpoints = ModelCheckpoint(
+        dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+    )
+    callbacks = [History(folder / "metrics.csv"), checkpoints]
+    sweeping = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if not sweeping:
+        callbacks.append(TQDMProgressBar(leave=False))
+    logger = False
+    if cfg.logger.wandb:
+        os.environ.setdefault("WANDB_SILENT", "true")  # one line per run is enough
+        from pytorch_lightning.loggers import WandbLogger
+
+        logger = WandbLogger(
+            name=cfg.run, id=cfg.run.replace("/", "--"), save_dir=folder, resume="allow", **cfg.logger.wandb
+        )
+        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+    return Trainer(
+        **cfg.trainer,
+        default_root_dir=folder,
+        max_epochs=cfg.optim.epochs,
+        gradient_clip_val=cfg.optim.clip,
+        callbacks=callbacks,
+        logger=logger,
+        enable_progress_bar=not sweeping,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        inference_mode=False,  # metrics updated before and during fit must be ordinary tensors
+        use_distributed_sampler=False,
+        log_every_n_steps=10,
+    )
+
+
+def _last_row(trainer: Trainer) -> dict:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, History)).rows[-1]
+
+
+def _export(model: nn.Module, folder: Path, preprocessing: dict) -> None:
+    """Save for plain timm, so that the folder is whole or absent."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with atomic(folder) as temporary:
+        save_for_hf(model, temporary, safe_serialization=True, data_config=preprocessing)
+
+
+def _quieten() -> None:
+    """One line per run is enough: Lightning's hints about workers and devices do not apply to data in memory."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")

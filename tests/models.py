@@ -1,0 +1,56 @@
+"""Small random models for the tests, every parameter randomised: gains of one and biases of zero hide mistakes."""
+
+import timm
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+
+def randomise(model, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+            centre = 1.0 if "norm" in name or "ln_" in name else 0.0
+            parameter.copy_((noise * 0.3 + centre) if parameter.ndim == 1 else noise * parameter.shape[-1] ** -0.5)
+    return model.eval()
+
+
+def vit(heads=4, head_dim=6, mlp_ratio=2.0, depth=3, distilled=False, seed=0, **kwargs):
+    name = "deit_tiny_distilled_patch16_224" if distilled else "vit_tiny_patch16_224"
+    options = {"img_size": 8, "patch_size": 4, "num_classes": 5, "embed_dim": heads * head_dim, "num_heads": heads}
+    model = timm.create_model(name, **options | {"mlp_ratio": mlp_ratio, "depth": depth} | kwargs)
+    return randomise(model, seed)
+
+
+def gpt2(heads=4, head_dim=6, mlp_ratio=2.0, depth=3, seed=0, **kwargs):
+    options = {"n_embd": heads * head_dim, "n_head": heads, "n_layer": depth, "n_positions": 16, "vocab_size": 37}
+    config = GPT2Config(**options | {"n_inner": int(mlp_ratio * heads * head_dim)} | kwargs)
+    return randomise(GPT2LMHeadModel(config), seed)
+
+
+# Every supported variant: name -> (build, options).
+VARIANTS = {
+    "vit": (vit, {}),
+    "vit_avg": (vit, {"global_pool": "avg", "class_token": False}),
+    "vit_no_qkv_bias": (vit, {"qkv_bias": False}),
+    "vit_layer_scale": (vit, {"init_values": 0.1}),
+    "vit_registers": (vit, {"reg_tokens": 2, "no_embed_class": True}),
+    "vit_qk_norm": (vit, {"qk_norm": True}),
+    "vit_pre_norm": (vit, {"pre_norm": True}),
+    "deit_distilled": (vit, {"distilled": True}),
+    "gpt2": (gpt2, {}),
+    "gpt2_untied": (gpt2, {"tie_word_embeddings": False}),
+}
+
+
+def inputs(model, batch=3, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    if hasattr(model, "patch_embed"):
+        return torch.randn(batch, 3, *model.patch_embed.img_size, generator=generator)
+    return torch.randint(model.config.vocab_size, (batch, 10), generator=generator)
+
+
+def outputs(model, x):
+    with torch.no_grad():
+        out = model(x)
+    return out.logits if hasattr(out, "logits") else out
