@@ -47,7 +47,7 @@ class ImageClassifier(LightningModule):
         groups = param_groups_weight_decay(
             self.model, o["weight_decay"], no_weight_decay_list=self.model.no_weight_decay()
         )
-        optimiser = torch.optim.AdamW(groups, lr=o["lr"], betas=tuple(o["betas"]))
+        optimiser = torch.optim.AdamW(groups, lr=o["lr"], betas=tuple(o["betas"]), fused=True)
         warmup, total = o["warmup_epochs"] * self.steps_per_epoch, o["epochs"] * self.steps_per_epoch
         schedule = get_cosine_schedule_with_warmup(optimiser, warmup, total)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
