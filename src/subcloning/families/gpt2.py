@@ -31,7 +31,7 @@ GPT2 = register(
             "head": Probe("transformer.h.{block}.attn.c_proj", "input", "(head dim)"),
             "hidden": Probe("transformer.h.{block}.mlp.c_fc", "output", "hidden"),
         },
-        inner_sizes=lambda model: {"qkv": 3, "dim": model.config.n_embd // model.config.n_head},
+        inner_sizes=lambda model: {"qkv": 3, "dim": model.transformer.h[0].attn.head_dim},
         # Scores need no logits and no cache, which for GPT-2 take more memory than all else together.
         scoring_kwargs={"use_cache": False, "logits_to_keep": 1},
     )

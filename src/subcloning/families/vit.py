@@ -47,7 +47,7 @@ VIT = register(
             "head": Probe("blocks.{block}.attn.proj", "input", "(head dim)"),
             "hidden": Probe("blocks.{block}.mlp.fc1", "output", "hidden"),
         },
-        inner_sizes=lambda model: {"qkv": 3, "dim": model.embed_dim // model.blocks[0].attn.num_heads},
+        inner_sizes=lambda model: {"qkv": 3, "dim": model.blocks[0].attn.head_dim},
     )
 )
 

@@ -1,0 +1,1 @@
+"""Statistics, tables and figures: functions of committed runs.csv files alone."""
