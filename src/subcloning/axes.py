@@ -40,11 +40,11 @@ class Layout:
 
     @classmethod
     def parse(cls, text: str) -> "Layout":
-        left, arrow, right = re.match(r"^(.*?)(?:(<-|->)(.*))?$", text).groups(default="")
-        if not re.fullmatch(r"(\s*(\w+|\(\s*\w+(\s+\w+)*\s*\)))+\s*", left + " " + right):
+        sides = re.split("<-|->", text)
+        if len(sides) > 2 or not all(re.fullmatch(r"(\s*(\w+|\(\s*\w+(\s+\w+)*\s*\)))+\s*", side) for side in sides):
             raise SubcloningError(f"axes {text!r}: expected names and (groups of names), with at most one <- or ->")
-        dims = [tuple(group.strip("()").split()) for group in re.findall(r"\([^)]*\)|\w+", left + " " + right)]
-        fan_in = {"<-": right, "->": left, "": ""}[arrow]
+        dims = [tuple(group.strip("()").split()) for group in re.findall(r"\([^)]*\)|\w+", text)]
+        fan_in = "" if len(sides) == 1 else sides[1] if "<-" in text else sides[0]
         return cls(text, tuple(dims), tuple(re.findall(r"\w+", fan_in)))
 
     @property

@@ -24,7 +24,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def tuning_table(grid: pd.DataFrame, target: float) -> pd.DataFrame:
-    """Median epochs to `target` for each init mode and weight decay (rows) and learning rate (columns), best in bold."""
+    """Median epochs to `target` by init mode and weight decay (rows) and learning rate (columns); best in bold."""
     epochs = times_to_target(grid, target).groupby(["init", "lr", "weight_decay"]).median()
     best = best_settings(grid, target)
     rows = []

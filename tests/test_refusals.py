@@ -1,0 +1,156 @@
+"""What cannot be done is refused in one clear sentence, before anything is copied."""
+
+import copy
+import re
+
+import pytest
+import timm
+import torch
+from tiny import gpt2, inputs, vit
+
+from subcloning import Plan, SubcloningError, apply_plan, make_plan, score, subclone
+from subcloning.axes import Layout
+
+REFUSED = {
+    "head size": (vit, {"heads": 2, "head_dim": 12}, r"qkv.weight, axis dim: the parent has 6 and the child 12.*head"),
+    "head size gpt2": (
+        gpt2,
+        {"heads": 2, "head_dim": 12},
+        r"c_attn.weight, axis dim: the parent has 6 and the child 12",
+    ),
+    "wider": (vit, {"heads": 8}, r"axis residual: the parent has 24 and the child 48.*growth"),
+    "more hidden": (gpt2, {"mlp_ratio": 3.0}, r"c_fc.weight, axis hidden: the parent has 48 and the child 72"),
+    "patch": (vit, {"patch_size": 2, "img_size": 4}, r"patch_embed.proj.weight, axis height: .* 4 and the child 2"),
+    "image": (vit, {"img_size": 16}, r"pos_embed, axis token: the parent has 5 and the child 17"),
+    "classes": (vit, {"num_classes": 7}, r"head.weight, axis label: .*ignore_mismatched=\['label'\]"),
+    "vocabulary": (gpt2, {"vocab_size": 40}, r"wte.weight, axis vocab: the parent has 37 and the child 40"),
+    "context": (gpt2, {"n_positions": 8}, r"wpe.weight, axis token: the parent has 16 and the child 8"),
+    "parent's bias": (vit, {"qkv_bias": False}, r"no tensor for the parent's blocks.{block}.attn.qkv.bias"),
+    "child's layer scale": (vit, {"init_values": 0.1}, r"no tensor for the child's blocks.0.ls1.gamma"),
+    "no head": (vit, {"num_classes": 0}, r"no tensor for the parent's head"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_shapes_that_cannot_be_reconciled(case):
+    build, options, message = REFUSED[case]
+    parent, child = build(), build(seed=9, **options)
+    before = copy.deepcopy(child.state_dict())
+    with pytest.raises(SubcloningError, match=message):
+        subclone(parent, child, select="first")
+    assert all(torch.equal(before[name], tensor) for name, tensor in child.state_dict().items())
+
+
+def test_other_families_and_classes():
+    with pytest.raises(SubcloningError, match="parent is a timm ViT and child a HF GPT-2"):
+        make_plan(vit(), gpt2(), select="first")
+    with pytest.raises(SubcloningError, match=r"no model family for Linear; known classes"):
+        score(torch.nn.Linear(2, 2), [torch.zeros(1, 2)])
+    with pytest.raises(SubcloningError, match=r"attn_pool.* has no rows in the timm ViT table"):
+        score(vit(global_pool="map"), [torch.zeros(1, 3, 8, 8)])
+    gated = timm.create_model("vit_tiny_patch16_224", embed_dim=24, num_heads=4, mlp_layer=timm.layers.GluMlp)
+    with pytest.raises(SubcloningError, match=r"fc2.weight .* size 48 cannot be \(hidden\) where {'hidden': 96}"):
+        score(gated, [torch.zeros(1, 3, 224, 224)])
+
+
+def test_tied_child_of_an_untied_parent():
+    with pytest.raises(SubcloningError, match=r"lm_head.weight is tied in the child but not in the parent"):
+        make_plan(gpt2(tie_word_embeddings=False), gpt2(heads=2), select="first")
+
+
+def test_allowed_mismatches_keep_the_childs_own_values():
+    parent, child = vit(), vit(heads=2, num_classes=7, seed=9)
+    before = copy.deepcopy(child.state_dict())
+    plan = make_plan(parent, child, select="first", ignore_mismatched=["label"])
+    assert plan.fresh == ["head.weight", "head.bias"]
+    assert "not copied: head.weight, head.bias" in str(plan)
+    apply_plan(plan, parent, child)
+    same = [name for name, tensor in child.state_dict().items() if torch.equal(before[name], tensor)]
+    assert same == plan.fresh
+
+    parent, child = gpt2(), gpt2(heads=2, vocab_size=40, seed=9)
+    before = child.transformer.wte.weight.clone()
+    subclone(parent, child, select="first", ignore_mismatched=["vocab"])
+    assert torch.equal(child.transformer.wte.weight, before)
+    assert child.lm_head.weight is child.transformer.wte.weight
+
+
+def test_a_parent_without_a_head_leaves_the_childs_as_it_is():
+    parent, child = vit(num_classes=0), vit(heads=2, seed=9)
+    before = child.head.weight.clone()
+    subclone(parent, child, select="first", ignore_mismatched=["label"])
+    assert torch.equal(child.head.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"select": "best"}, "select='best': expected one of importance"),
+        ({}, "needs scores"),
+        ({"select": "least"}, "needs scores"),
+        ({"select": "first", "blocks": [0, 1]}, "expected 3 parent blocks"),
+        ({"select": "first", "blocks": [0, 1, 3]}, "each from 0 to 2"),
+        ({"select": "first", "ignore_mismatched": ["residual"]}, r"ignore_mismatched=\['residual'\]: expected some of"),
+        ({"select": "first", "ignore_mismatched": ["dim"]}, r"ignore_mismatched=\['dim'\]"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(SubcloningError, match=message):
+        make_plan(vit(), vit(heads=2), **options)
+
+
+@pytest.mark.parametrize("build", [vit, gpt2])
+def test_scores_of_another_parent(build):
+    other = build(seed=1)
+    with pytest.raises(SubcloningError, match="scores are of another parent"):
+        make_plan(build(), build(heads=2), score(other, [inputs(other)]))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("build", [vit, gpt2])
+def test_parent_with_bad_weights(build, value):
+    parent, child = build(), build(heads=2, seed=9)
+    last = list(parent.named_parameters())[-1]
+    with torch.no_grad():
+        last[1].view(-1)[-1] = value
+    before = copy.deepcopy(child.state_dict())
+    with pytest.raises(SubcloningError, match=re.escape(last[0]) + " holds NaN or infinite"):
+        subclone(parent, child, select="first")
+    assert all(torch.equal(before[name], tensor) for name, tensor in child.state_dict().items())
+
+
+def test_plan_for_other_shapes_or_without_values():
+    parent, child = vit(), vit(heads=2)
+    plan = make_plan(parent, child, select="first")
+    with pytest.raises(SubcloningError, match="residual: the plan takes 24 to 12, these models are 24 and 18"):
+        apply_plan(plan, parent, vit(heads=3))
+    with pytest.raises(SubcloningError, match=r"blocks"):
+        apply_plan(plan, vit(depth=4), child)
+    with pytest.raises(SubcloningError, match="the plan is for timm ViT"):
+        apply_plan(plan, gpt2(), gpt2())
+    with pytest.raises(SubcloningError, match="child is on the meta device"):
+        apply_plan(plan, parent, copy.deepcopy(child).to("meta"))
+
+
+def test_damaged_plan_file(tmp_path):
+    plan = make_plan(vit(), vit(heads=2), select="first")
+    plan.save(tmp_path / "plan.safetensors")
+    data = (tmp_path / "plan.safetensors").read_bytes()
+    (tmp_path / "plan.safetensors").write_bytes(data[:-9])
+    with pytest.raises(Exception, match=r"incomplete metadata"):
+        Plan.load(tmp_path / "plan.safetensors")
+
+
+@pytest.mark.parametrize("text", ["", "a <- b -> c", "(a b", "a <- ", "a-b"])
+def test_bad_notation(text):
+    with pytest.raises(SubcloningError, match="axes"):
+        Layout.parse(text)
+
+
+def test_notation():
+    layout = Layout.parse("(qkv head dim) <- residual")
+    assert layout.dims == (("qkv", "head", "dim"), ("residual",))
+    assert (layout.fan_in, layout.einops) == (("residual",), "(qkv head dim) residual")
+    assert Layout.parse("hidden -> residual").fan_in == ("hidden",)
+    assert Layout.parse("residual <- channel height width").fan_in == ("channel", "height", "width")
+    assert Layout.parse("1 token residual").fan_in == ()

@@ -1,0 +1,133 @@
+"""Scores are the mean |activation| that the paper defines, whatever the batching, and scoring leaves no trace."""
+
+import copy
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from tiny import VARIANTS, gpt2, inputs, vit
+
+from subcloning import Scores, SubcloningError, score
+
+
+def test_scores_are_mean_absolute_activations():
+    parent = vit()
+    x = inputs(parent)
+    scores = score(parent, [x])
+    with torch.no_grad():
+        # Block outputs as timm itself gives them; heads and hidden units of block 1 computed by hand.
+        _, stream = parent.forward_intermediates(x, output_fmt="NLC", return_prefix_tokens=True)
+        stream = [torch.cat([prefix, patches], dim=1) for patches, prefix in stream]
+        block = parent.blocks[1]
+        q, k, v = block.attn.qkv(block.norm1(stream[0])).view(3, 5, 3, 4, 6).permute(2, 0, 3, 1, 4)
+        context = (q @ k.transpose(-2, -1) * 6**-0.5).softmax(-1) @ v  # batch head token dim
+        after_attention = stream[0] + block.attn(block.norm1(stream[0]))
+        hidden = block.mlp.fc1(block.norm2(after_attention))
+    torch.testing.assert_close(scores.of("residual"), sum(s.abs().mean((0, 1)) for s in stream))
+    torch.testing.assert_close(scores.of("head", 1), context.abs().mean((0, 2, 3)))
+    torch.testing.assert_close(scores.of("hidden", 1), hidden.abs().mean((0, 1)))
+    assert scores.positions == 3 * 5
+
+
+def test_gpt2_stream_is_that_of_transformers():
+    parent = gpt2()
+    x = inputs(parent)
+    hidden_states = parent(x, output_hidden_states=True).hidden_states
+    for block in range(2):  # the last one is given after the final norm
+        expected = hidden_states[block + 1].abs().mean((0, 1))
+        torch.testing.assert_close(score(parent, [{"input_ids": x}]).of("residual", block), expected)
+
+
+@pytest.mark.parametrize("build", [vit, gpt2])
+def test_batching_and_merging_do_not_matter(build, tmp_path):
+    parent = build()
+    x = inputs(parent, batch=7)
+    whole = score(parent, [x])
+    halves = [score(parent, x[:2].split(1)), score(parent, [x[2:]])]
+    for other in (score(parent, x.split(3)), Scores.merge(halves)):
+        assert other.positions == whole.positions
+        for key, mean in whole.means.items():
+            torch.testing.assert_close(other.means[key], mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_scoring_leaves_no_trace(variant):
+    build, options = VARIANTS[variant]
+    parent = build(**options).train()
+    next(parent.children()).eval()  # a mixture of modes must survive too
+    for module in parent.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    modes = [module.training for module in parent.modules()]
+    weights = copy.deepcopy(parent.state_dict())
+    random = torch.get_rng_state()
+    first, second = score(parent, [inputs(parent)]), score(parent, [inputs(parent)])
+    assert all(torch.equal(first.means[key], second.means[key]) for key in first.means)  # dropout was off
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [module.training for module in parent.modules()] == modes
+    assert all(torch.equal(weights[name], tensor) for name, tensor in parent.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in parent.modules())
+
+
+def test_modes_and_hooks_are_restored_after_an_error():
+    parent = vit().train()
+    with pytest.raises(AssertionError, match="Input height"):
+        score(parent, [torch.zeros(1, 3, 5, 5)])
+    assert all(module.training for module in parent.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in parent.modules())
+
+
+def test_bfloat16_parent_is_scored_in_float32():
+    parent = vit()
+    x = inputs(parent)
+    exact, rounded = score(parent, [x]), score(copy.deepcopy(parent).bfloat16(), [x.bfloat16()])
+    assert rounded.means["residual.0"].dtype == torch.float32
+    torch.testing.assert_close(rounded.of("residual"), exact.of("residual"), rtol=0.03, atol=0.03)
+    assert rounded.parent == exact.parent  # one fingerprint in all precisions
+
+
+def _score_a_share(rank, rendezvous, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    parent = vit()
+    x = inputs(parent, batch=5)
+    score(parent, [x[:2] if rank == 0 else x[2:]]).merge_ranks().save(folder / f"{rank}.safetensors")
+    torch.distributed.destroy_process_group()
+
+
+def test_merging_over_ranks(tmp_path):
+    mp.spawn(_score_a_share, (tmp_path / "rendezvous", tmp_path), nprocs=2)
+    parent = vit()
+    whole = score(parent, [inputs(parent, batch=5)])
+    for rank in range(2):
+        merged = Scores.load(tmp_path / f"{rank}.safetensors")
+        assert merged.positions == whole.positions
+        for key, mean in whole.means.items():
+            torch.testing.assert_close(merged.means[key], mean)
+
+
+def test_scores_of_two_parents_do_not_merge():
+    a, b = vit(), vit(seed=1)
+    with pytest.raises(SubcloningError, match="one parent"):
+        Scores.merge([score(a, [inputs(a)]), score(b, [inputs(b)])])
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([], "empty"),
+        (torch.zeros(2, 3, 8, 8), "put it in a list"),
+        ([(torch.zeros(2, 3, 8, 8), torch.zeros(2))], "got tuple"),
+        ([torch.full((2, 3, 8, 8), torch.nan)], "NaN or infinite"),
+    ],
+)
+def test_bad_batches(batches, message):
+    with pytest.raises(SubcloningError, match=message):
+        score(vit(), batches)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(SubcloningError, match="holds no scores"):
+        Scores.load(tmp_path / "x.safetensors")
