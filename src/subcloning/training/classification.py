@@ -20,17 +20,14 @@ class ImageClassifier(LightningModule):
     def __init__(self, model: nn.Module, optim: dict, steps_per_epoch: int):
         super().__init__()
         self.model, self.optim, self.steps_per_epoch = model, optim, steps_per_epoch
-        self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
+        self.val_loss = MeanMetric()
         self.val_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, labels = batch
         loss = F.cross_entropy(self.model(images), labels)
-        self.train_loss.update(loss.detach(), len(labels))
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
         return loss
-
-    def on_train_epoch_end(self) -> None:
-        self.log("train_loss", self.train_loss)
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch

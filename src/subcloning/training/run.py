@@ -58,9 +58,13 @@ def run(cfg: DictConfig) -> dict:
         write_json(folder / "provenance.json", provenance())
     module = ImageClassifier(model, OmegaConf.to_container(cfg.optim, resolve=True), data.steps_per_epoch)
     trainer = _trainer(cfg, folder)
-    if not resuming:
-        trainer.validate(module, data, verbose=False)
-    trainer.fit(module, data, ckpt_path=checkpoint if resuming else None, weights_only=True)
+    try:
+        if not resuming:
+            trainer.validate(module, data, verbose=False)
+        trainer.fit(module, data, ckpt_path=checkpoint if resuming else None, weights_only=True)
+    finally:
+        if trainer.is_global_zero and cfg.logger.wandb:
+            trainer.logger.experiment.finish()  # a sweep's next run must not log into this one
 
     summary = {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -70,9 +74,7 @@ def run(cfg: DictConfig) -> dict:
     if trainer.is_global_zero:
         _export(model, folder / "model", data.preprocessing)
         write_json(summary_file, summary)
-        print(
-            f"{cfg.run}: accuracy {summary['val_accuracy']:.3f} after {summary['epoch']} epochs, {summary['seconds']} s"
-        )
+        print(f"{cfg.run}: accuracy {summary['val_accuracy']:.3f}, {summary['epoch']} epochs, {summary['seconds']} s")
     return summary
 
 
@@ -160,5 +162,6 @@ def _export(model: nn.Module, folder: Path, preprocessing: dict) -> None:
 
 def _quieten() -> None:
     """One line per run is enough: Lightning's hints about workers and devices do not apply to data in memory."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "timm"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")

@@ -1,0 +1,31 @@
+# make demo: the main job, a ViT on digits, random against subcloned.   make test: all tests.
+# Both set up .venv first, which takes a minute or two once. Needs Python 3.11 or newer, pip, git.
+PYTHON ?= python3
+PY := .venv/bin/python
+
+.PHONY: demo test lock
+
+demo: .venv/installed
+	$(PY) -m subcloning.train experiment=digits_parent
+	$(PY) -m subcloning.train -m experiment=digits hydra/launcher=local
+	$(PY) -m subcloning.collect digits
+	$(PY) -m subcloning.analysis digits
+
+test: .venv/installed
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	$(PY) -m pytest
+
+# Works without ensurepip too, which some distributions leave out.
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v.major}.{v.minor}: call make PYTHON=python3.11")'
+	test -x $(PY) || $(PYTHON) -m venv --without-pip .venv
+	$(PYTHON) -m pip --python $(PY) install --quiet --disable-pip-version-check uv==0.13.8
+	.venv/bin/uv pip install --python $(PY) --quiet -r requirements.lock
+	.venv/bin/uv pip install --python $(PY) --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The newest versions that fit together. environment.yml has the same pins: tests/test_packaging.py says where it differs.
+lock:
+	.venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock

@@ -1,0 +1,25 @@
+"""Shared fixtures: composed configs, and a small trained parent."""
+
+import os
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+CONFIGS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "configs")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """The tests' models are far too small for more, and a run's last bits depend on it."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """config("experiment=digits", ...) composes as the command line does; runs go to a temporary folder."""
+    monkeypatch.setenv("SUBCLONING_RUNS", str(tmp_path / "runs"))
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        yield lambda *overrides: compose("train", overrides=list(overrides))

@@ -1,0 +1,206 @@
+"""A run, from config to summary: folder, resume, refusal, and what the optimiser decays."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import timm
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pytorch_lightning import Callback
+
+from subcloning import Plan, SubcloningError
+from subcloning.collect import collect
+from subcloning.training import run as run_module
+from subcloning.training.classification import ImageClassifier
+from subcloning.training.run import run
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+TINY = ["logger=csv", "parent.model.embed_dim=16", "parent.model.num_heads=4", "parent.model.depth=2"]
+
+
+def names(group):
+    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+
+
+@pytest.fixture
+def parent(config, tmp_path):
+    """Options of an experiment whose tiny parent has been trained for one epoch."""
+    run(config("experiment=digits_parent", *TINY, "optim.epochs=1"))
+    (weights,) = (tmp_path / "runs" / "digits_parent").glob("*/*/model/model.safetensors")
+    return ["experiment=digits", *TINY, f"parent.weights.checkpoint_path='{weights}'"]
+
+
+@pytest.mark.parametrize("experiment", names("experiment"))
+@pytest.mark.parametrize("init", names("init"))
+def test_every_experiment_composes_with_every_init(config, experiment, init):
+    cfg = config(f"experiment={experiment}", f"init={init}", "optim.lr=1e-3", "optim.weight_decay=0.1")
+    OmegaConf.resolve(cfg)
+    assert cfg.init.name == init
+    assert experiment in cfg.run_dir
+    assert not re.search(r"[=\s]", cfg.run)
+
+
+@pytest.mark.parametrize("destination", names("destination"))
+def test_destinations(config, destination):
+    cfg = config("experiment=digits", f"destination={destination}")
+    child = run_module._child(cfg)
+    assert (child.embed_dim, len(child.blocks)) == (96 * cfg.destination.width, round(6 * cfg.destination.depth))
+    assert child.blocks[0].attn.head_dim == 16
+
+
+@pytest.mark.parametrize("init", names("init"))
+def test_run_leaves_its_record(config, parent, init):
+    cfg = config(*parent, f"init={init}", "optim.epochs=2", "optim.lr=1e-3", "optim.weight_decay=0.1", "seed=3")
+    summary = run(cfg)
+    folder = Path(cfg.run_dir)
+    found = {path.name for path in folder.iterdir()}
+    expected = {"config.yaml", "provenance.json", "metrics.csv", "last.ckpt", "model", "summary.json"}
+    assert found == expected | ({"plan.safetensors"} if init != "random" else set())
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    curve = pd.read_csv(folder / "metrics.csv")
+    assert curve["epoch"].tolist() == [0, 1, 2]
+    assert curve["step"].tolist() == [0, 21, 42]
+    assert curve[["val_accuracy", "val_loss"]].notna().all(axis=None)
+    assert curve["train_loss"].notna().tolist() == [False, True, True]
+    if init != "random":
+        assert Plan.load(folder / "plan.safetensors").sizes["residual"] == (16, 8)
+    # The exported model is the trained one, for plain timm, and says how to prepare its input.
+    model = timm.create_model(f"local-dir:{folder / 'model'}", pretrained=True).eval()
+    images, labels = instantiate(cfg.data).validation.tensors
+    with torch.no_grad():
+        accuracy = (model(images).argmax(1) == labels).float().mean().item()
+    assert accuracy == pytest.approx(summary["val_accuracy"], abs=1e-6)
+    assert model.pretrained_cfg["mean"] == (0.5,) or list(model.pretrained_cfg["mean"]) == [0.5]
+
+
+class Interruption(Callback):
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == 2:
+            raise RuntimeError("pulled the plug")
+
+
+def test_resumed_run_equals_undisturbed_run_and_does_not_subclone_again(config, parent, monkeypatch):
+    def cfg(name):
+        return config(*parent, "init=subclone", "optim.epochs=4", f"name={name}")
+
+    undisturbed = run(cfg("undisturbed"))
+    build = run_module._trainer
+
+    def interrupted(*args):
+        trainer = build(*args)
+        trainer.callbacks.insert(0, Interruption())
+        return trainer
+
+    monkeypatch.setattr(run_module, "_trainer", interrupted)
+    with pytest.raises(RuntimeError, match="pulled the plug"):
+        run(cfg("disturbed"))
+    folder = Path(cfg("disturbed").run_dir)
+    assert not (folder / "summary.json").exists()
+    monkeypatch.setattr(run_module, "_trainer", build)
+    monkeypatch.setattr(run_module, "_subclone", lambda *args: pytest.fail("subcloned a second time"))
+    torch.manual_seed(1234)  # whatever the state of the process
+    resumed = run(cfg("disturbed"))
+    assert {**resumed, "seconds": 0} == {**undisturbed, "seconds": 0}
+    other = Path(cfg("undisturbed").run_dir)
+    assert (folder / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    weights = [timm.models.load_state_dict(path / "model" / "model.safetensors") for path in (folder, other)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_finished_run_is_not_repeated(config, parent, capsys, monkeypatch):
+    cfg = config(*parent, "init=subclone", "optim.epochs=1")
+    first = run(cfg)
+    monkeypatch.setattr(run_module, "_trainer", lambda *args: pytest.fail("trained again"))
+    assert run(cfg) == first
+    assert "done before" in capsys.readouterr().out
+
+
+def test_folder_of_another_run_is_refused(config, parent):
+    cfg = config(*parent, "init=subclone", "optim.epochs=1")
+    run(cfg)
+    before = (Path(cfg.run_dir) / "config.yaml").read_text()
+    with pytest.raises(SubcloningError, match="holds a run with another optim"):
+        run(config(*parent, "init=subclone", "optim.epochs=2"))
+    assert (Path(cfg.run_dir) / "config.yaml").read_text() == before
+    run(config(*parent, "init=subclone", "optim.epochs=1", "trainer.precision=64-true"))  # done, wherever it runs
+
+
+def test_missing_parent(config):
+    with pytest.raises(SubcloningError, match="train the parent first"):
+        run(config("experiment=digits", "init=subclone", "logger=csv"))
+
+
+def test_seed_decides_the_data_order_and_the_random_weights(config, parent):
+    def curve(name, **options):
+        cfg = config(*parent, "optim.epochs=1", f"name={name}", *(f"{k}={v}" for k, v in options.items()))
+        run(cfg)
+        return (Path(cfg.run_dir) / "metrics.csv").read_text()
+
+    assert curve("a", init="random", seed=1) == curve("b", init="random", seed=1)
+    assert curve("c", init="random", seed=2) != curve("a", init="random", seed=1)
+    assert curve("d", init="subclone", seed=2) != curve("e", init="subclone", seed=1)
+
+
+def test_wandb_gets_the_curve_offline_under_the_runs_own_id(config, parent):
+    cfg = config(*parent, "init=subclone", "optim.epochs=1", "logger=wandb_offline")
+    run(cfg)
+    (log,) = Path(cfg.run_dir).glob("wandb/offline-run-*/*.wandb")
+    assert log.stem == "run-" + cfg.run.replace("/", "--")
+    content = log.read_bytes()
+    assert all(key in content for key in (b"val_accuracy", b"val_loss", b"train_loss", b"embed_dim"))
+
+
+def test_decay_only_where_it_belongs_and_cosine_with_warmup():
+    model = timm.create_model("deit_tiny_distilled_patch16_224", embed_dim=16, num_heads=4, depth=1, img_size=32)
+    optim = {"lr": 1.0, "weight_decay": 0.3, "betas": [0.9, 0.999], "epochs": 10, "warmup_epochs": 2}
+    setup = ImageClassifier(model, optim, steps_per_epoch=5).configure_optimizers()
+    decay = {id(p): group["weight_decay"] for group in setup["optimizer"].param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        spared = parameter.ndim == 1 or name in ("pos_embed", "cls_token", "dist_token")
+        assert decay[id(parameter)] == (0 if spared else 0.3), name
+    rates = []
+    for _ in range(50):
+        rates.append(setup["lr_scheduler"]["scheduler"].get_last_lr()[0])
+        setup["optimizer"].step()
+        setup["lr_scheduler"]["scheduler"].step()
+    assert rates[:11] == pytest.approx([i / 10 for i in range(11)])
+    assert rates[30] == pytest.approx(0.5)
+    assert rates == sorted(rates[:11]) + sorted(rates[11:], reverse=True)
+    assert setup["lr_scheduler"]["interval"] == "step"
+
+
+def test_batches_of_ranks_partition_the_global_batch():
+    from subcloning.data.memory import EpochBatches
+
+    one = EpochBatches(103, 12, seed=1, rank=0, world_size=1)
+    ranks = [EpochBatches(103, 12, seed=1, rank=r, world_size=3) for r in range(3)]
+    for sampler in [one, *ranks]:
+        sampler.set_epoch(4)
+    for whole, *parts in zip(one, *ranks, strict=True):
+        assert sorted(whole.tolist()) == sorted(torch.cat(parts).tolist())
+    assert len(set(torch.cat(list(one)).tolist())) == len(one) * 12 == 96
+    first = torch.cat(list(one))
+    one.set_epoch(5)
+    assert not torch.equal(first, torch.cat(list(one)))
+
+
+def test_batch_larger_than_the_data(config):
+    with pytest.raises(InstantiationException, match="batch_size=2000 is more than the 1347 training images"):
+        instantiate(config("experiment=digits", "optim.batch_size=2000").data)
+
+
+def test_collect(config, parent, tmp_path):
+    for init in ("random", "subclone"):
+        run(config(*parent, f"init={init}", "optim.epochs=1"))
+    table = collect(tmp_path / "runs" / "digits", tmp_path / "out")
+    assert pd.read_csv(tmp_path / "out" / "runs.csv").shape == table.shape == (4, 9)
+    provenance = json.loads((tmp_path / "out" / "runs_provenance.json").read_text())
+    assert provenance["common"]["config.parent.name"] == "digits_vit"
+    assert [run["config.init.name"] for run in provenance["runs"]] == ["random", "subclone"]
+    with pytest.raises(SubcloningError, match="no finished run below"):
+        collect(tmp_path / "nothing", tmp_path / "out")
