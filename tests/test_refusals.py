@@ -137,7 +137,7 @@ def test_damaged_plan_file(tmp_path):
     plan.save(tmp_path / "plan.safetensors")
     data = (tmp_path / "plan.safetensors").read_bytes()
     (tmp_path / "plan.safetensors").write_bytes(data[:-9])
-    with pytest.raises(Exception, match=r"incomplete metadata"):
+    with pytest.raises(SubcloningError, match=r"plan.safetensors is damaged"):
         Plan.load(tmp_path / "plan.safetensors")
 
 

@@ -1,14 +1,22 @@
-"""Writing a file so that it is either there whole or not there at all."""
+"""Files that are either there whole or not at all, and the one format in which scores and plans are kept."""
 
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .axes import SubcloningError
+
 
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure."""
+    """Yield a temporary path beside `path`, for a file or folder; rename it on success, remove it on failure."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -16,4 +24,22 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: str | os.PathLike, kind: str, header: dict, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file whose metadata holds `header` as JSON under the name `kind`."""
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata={kind: json.dumps(header)})
+
+
+def load_tensors(path: str | os.PathLike, kind: str) -> tuple[dict, dict[str, Tensor]]:
+    """(header, tensors) of a file written by `save_tensors` with the same `kind`."""
+    try:
+        with safe_open(path, "pt") as file:
+            header, tensors = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise SubcloningError(f"{path} is damaged or not a safetensors file ({error}): make it again") from error
+    if kind not in header:
+        raise SubcloningError(f"{path} holds no {kind}, only {sorted(header) or 'tensors'}")
+    return json.loads(header[kind]), tensors

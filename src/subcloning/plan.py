@@ -5,18 +5,15 @@ are looked up from the particular to the general: `blocks.0.mlp.fc1.weight:resid
 block), `residual` (the whole network). An axis without a map is kept whole.
 """
 
-import json
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .axes import Anatomy, SubcloningError
-from .files import atomic
+from .files import load_tensors, save_tensors
 from .scores import Scores
 
 SELECTIONS = ("importance", "first", "uniform", "random", "inconsistent", "least")
@@ -47,19 +44,14 @@ class Plan:
         return self.maps.get(f"{name}:{axis}", self.maps.get(key))
 
     def save(self, path: str | os.PathLike) -> None:
-        header = {key: value for key, value in asdict(self).items() if key != "maps"}
-        with atomic(path) as temporary:
-            save_file(self.maps, temporary, metadata={"plan": json.dumps(header)})
+        header = {key: value for key, value in vars(self).items() if key != "maps"}
+        save_tensors(path, "plan", header, self.maps)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Plan":
-        with safe_open(path, "pt") as file:
-            header = (file.metadata() or {}).get("plan")
-            if header is None:
-                raise SubcloningError(f"{path} holds no plan; expected a file written by Plan.save")
-            header = json.loads(header)
-            header["sizes"] = {key: tuple(pair) for key, pair in header["sizes"].items()}
-            return cls(**header, maps={key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+        header, maps = load_tensors(path, "plan")
+        sizes = {key: tuple(pair) for key, pair in header.pop("sizes").items()}
+        return cls(**header, sizes=sizes, maps=maps)
 
     def __str__(self) -> str:
         rows = [("axis", "parent", "child", "kept"), ("block", *self.sizes["block"], _abridged(self.blocks))]

@@ -5,7 +5,6 @@ serves the whole network, from the sum of the blocks' scores; heads and hidden u
 a head by the mean over its neurons.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,12 +13,10 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from einops import reduce
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .axes import Anatomy, SubcloningError
-from .files import atomic
+from .files import load_tensors, save_tensors
 
 
 @dataclass(frozen=True)
@@ -42,17 +39,12 @@ class Scores:
         return torch.stack([mean for key, mean in self.means.items() if key.split(".")[0] == axis]).sum(0)
 
     def save(self, path: str | os.PathLike) -> None:
-        header = {"positions": self.positions, "parent": self.parent}
-        with atomic(path) as temporary:
-            save_file(self.means, temporary, metadata={"scores": json.dumps(header)})
+        save_tensors(path, "scores", {"positions": self.positions, "parent": self.parent}, self.means)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Scores":
-        with safe_open(path, "pt") as file:
-            header = (file.metadata() or {}).get("scores")
-            if header is None:
-                raise SubcloningError(f"{path} holds no scores; expected a file written by Scores.save")
-            return cls({key: file.get_tensor(key) for key in file.keys()}, **json.loads(header))  # noqa: SIM118
+        header, means = load_tensors(path, "scores")
+        return cls(means, **header)
 
     @classmethod
     def merge(cls, parts: Iterable["Scores"]) -> "Scores":

@@ -27,9 +27,9 @@ def convergence_table(runs: pd.DataFrame, target: float, metric: str = "val_accu
             row[f"after {epoch}"] = f"{arm.loc[arm['epoch'] == epoch, metric].mean():.1%}"
         for name, time in times.items():
             mine = time[init]
-            reached = np.isfinite(mine).sum()
+            reached, median = np.isfinite(mine).sum(), mine.median()
             count = "" if reached == len(mine) else f" ({reached}/{len(mine)})"
-            row[f"epochs to {name}"] = f"{mine.median():.1f}{count}" if reached else f"never{count}"
+            row[f"epochs to {name}"] = (f"{median:.1f}" if np.isfinite(median) else f"> {last}") + count
             row[f"speed-up to {name}"] = "1" if init == BASELINE else _text(speed_up(time[BASELINE], mine))
         rows.append(row)
     return pd.DataFrame(rows)

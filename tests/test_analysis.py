@@ -1,0 +1,134 @@
+"""Time to target, speed-up and its interval; and that what is committed is what the committed runs give."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from subcloning.analysis.__main__ import TARGETS, put_into_readme, report
+from subcloning.analysis.convergence import convergence_table
+from subcloning.analysis.speedup import best_settings, speed_up, time_to_target
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("time", "quality", "target", "expected"),
+    [
+        ([0, 1, 2], [0.1, 0.5, 0.9], 0.7, 1.5),  # halfway between two evaluations
+        ([0, 1, 2], [0.1, 0.5, 0.9], 0.5, 1.0),
+        ([0, 1, 2, 3], [0.1, 0.8, 0.4, 0.9], 0.7, 6 / 7),  # the first crossing counts
+        ([0, 1, 2], [0.6, 0.7, 0.9], 0.5, 0.0),  # there before training
+        ([0, 1, 2], [0.1, 0.5, 0.9], 0.95, np.inf),
+        ([0, 10, 20], [-3.0, -2.0, -1.0], -1.5, 15.0),  # a loss, negated
+    ],
+)
+def test_time_to_target(time, quality, target, expected):
+    assert time_to_target(time, quality, target) == pytest.approx(expected)
+
+
+def test_speed_up():
+    ratio = speed_up([10, 12, 14], [3, 3, 3])
+    assert ratio.value == 4
+    assert 10 / 3 <= ratio.low < 4 < ratio.high <= 14 / 3
+    assert speed_up([8, 8, 8], [2, 2, 2]) == (4, 4, 4)
+    same = speed_up([10, 12, 14], [10, 12, 14])
+    assert same.low < 1 == same.value < same.high
+    assert speed_up([10, 12, 14], [3, 4, 5]) == speed_up([10, 12, 14], [3, 4, 5])  # the same resamples each time
+
+
+def test_interval_covers_the_true_ratio_about_as_often_as_it_says():
+    random = np.random.default_rng(1)
+    hits = 0
+    for trial in range(200):
+        ratio = speed_up(random.normal(20, 2, 9), random.normal(5, 0.5, 9), resamples=400, seed=trial)
+        hits += ratio.low <= 4 <= ratio.high
+    assert 0.88 <= hits / 200 <= 1
+
+
+def test_runs_that_never_get_there_count_as_such():
+    assert speed_up([np.inf, np.inf, 20], [5, 5, 5]).value == np.inf
+    assert speed_up([20, 20, 20], [5, np.inf, np.inf]).value == 0
+    assert speed_up([20, 20, np.inf], [5, 5, 5]) == (4, 4, np.inf)
+    assert np.isnan(speed_up([np.inf] * 3, [np.inf] * 3).value)
+
+
+def curves(arms):
+    """Runs whose accuracy rises linearly to 1 over so many epochs: {init: [epochs for each seed]}."""
+    rows = [
+        {"init": init, "lr": 1e-3, "weight_decay": 0.1, "seed": seed, "epoch": epoch, "val_accuracy": min(1, epoch / n)}
+        for init, lengths in arms.items()
+        for seed, n in enumerate(lengths)
+        for epoch in range(21)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_convergence_table():
+    table = convergence_table(curves({"subclone": [4, 5, 6], "random": [16, 20, 40]}), target=0.9).set_index("init")
+    assert table.index.tolist() == ["random", "subclone"]
+    assert table.loc["random", "epochs to 90%"] == "18.0 (2/3)"
+    assert table.loc["subclone", "epochs to 90%"] == "4.5"
+    assert table.loc["subclone", "speed-up to 90%"].startswith("4.0 [")
+    assert table.loc["subclone", "after 2"] == f"{(2 / 4 + 2 / 5 + 2 / 6) / 3:.1%}"
+    assert table.loc["random", "speed-up to 90%"] == "1"
+
+
+def test_it_can_say_that_there_is_no_speed_up():
+    table = convergence_table(curves({"random": [8, 8, 8], "subclone": [16, 40, 40]}), target=0.9).set_index("init")
+    assert table.loc["subclone", "epochs to 90%"] == "> 20 (1/3)"
+    assert table.loc["subclone", "speed-up to 90%"] == "-"
+    never = convergence_table(curves({"random": [8, 8, 8], "subclone": [40, 40, 40]}), target=0.9).set_index("init")
+    assert never.loc["subclone", "epochs to 90%"] == "> 20 (0/3)"
+
+
+def test_untuned_mixture_is_refused():
+    runs = curves({"random": [8, 8]})
+    runs.loc[runs["seed"] == 1, "lr"] = 2e-3
+    with pytest.raises(ValueError, match="an arm must have one lr"):
+        convergence_table(runs, 0.9)
+
+
+def test_best_settings_take_the_fastest_then_the_best():
+    grid = pd.concat([curves({"a": [n]}).assign(lr=lr) for lr, n in [(1e-3, 10), (2e-3, 5), (4e-3, 30)]])
+    assert best_settings(grid, 0.9).loc["a", "lr"] == 2e-3
+    unreached = pd.concat([curves({"a": [n]}).assign(lr=lr) for lr, n in [(1e-3, 40), (2e-3, 30)]])
+    assert best_settings(unreached, 0.9).loc["a", "lr"] == 2e-3
+
+
+@pytest.mark.parametrize("study", TARGETS)
+def test_committed_results_are_those_of_the_committed_runs(study, tmp_path):
+    committed = ROOT / "experiments" / study
+    for file in committed.glob("*.csv"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    text = report(tmp_path, TARGETS[study])
+    for name in ("table.csv", "table.md", "tuning.md"):
+        assert (tmp_path / name).read_text() == (committed / name).read_text(), name
+    assert text in (ROOT / "README.md").read_text()
+    for name in ("convergence.png", "convergence.pdf"):
+        assert (tmp_path / name).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("study", TARGETS)
+def test_the_study_uses_the_winners_of_its_grid(study):
+    tuned = yaml.safe_load((ROOT / "configs" / "experiment" / f"{study}.yaml").read_text())["tuned"]
+    best = best_settings(pd.read_csv(ROOT / "experiments" / study / "grid.csv"), TARGETS[study])
+    assert set(tuned) == set(best.index)
+    for init, row in best.iterrows():
+        assert (float(tuned[init]["lr"]), float(tuned[init]["weight_decay"])) == (row["lr"], row["weight_decay"]), init
+    runs = pd.read_csv(ROOT / "experiments" / study / "runs.csv")
+    assert runs.groupby("init")["seed"].nunique().min() >= 3
+    for init, arm in runs.groupby("init"):
+        assert (arm["lr"] == best.loc[init, "lr"]).all()
+        assert (arm["weight_decay"] == best.loc[init, "weight_decay"]).all()
+
+
+def test_table_goes_into_the_readme(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("a\n<!-- x -->\nold\n<!-- /x -->\nb\n")
+    put_into_readme(readme, "x", "| new |\n")
+    assert readme.read_text() == "a\n<!-- x -->\n| new |\n<!-- /x -->\nb\n"
+    put_into_readme(readme, "y", "nothing")
+    assert "nothing" not in readme.read_text()

@@ -1,0 +1,64 @@
+"""One set of pins, in requirements.lock and environment.yml; and the README's code does what it says."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from packaging.requirements import Requirement
+from tiny import gpt2
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DEPENDENCIES = [Requirement(r) for r in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+# For conda's Python: a package may be pinned once per Python version.
+PYTHON = {"python_version": "3.11", "python_full_version": "3.11.9"}
+
+
+def lock():
+    lines = [Requirement(line) for line in (ROOT / "requirements.lock").read_text().splitlines()]
+    return {line.name: str(line.specifier) for line in lines if not line.marker or line.marker.evaluate(PYTHON)}
+
+
+def test_every_dependency_is_pinned_exactly():
+    assert "://" not in (ROOT / "requirements.lock").read_text()
+    pins = lock()
+    assert all(re.fullmatch(r"==[\w.]+", pin) for pin in pins.values())
+    for dependency in DEPENDENCIES:
+        assert dependency.specifier.contains(pins[dependency.name].removeprefix("==")), dependency
+
+
+def test_environment_has_the_same_pins():
+    *_, conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    constraint, *pins, package = conda["pip"]
+    assert (constraint, package) == ("-c requirements.lock", "-e .")
+    listed = {Requirement(pin).name: str(Requirement(pin).specifier) for pin in pins}
+    assert listed == {dependency.name: lock()[dependency.name] for dependency in DEPENDENCIES}
+
+
+def readme_code():
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_readme_code(number, tmp_path, monkeypatch):
+    """As it stands, but for what must be downloaded: the ViT has random weights, the GPT-2 files are made here."""
+    monkeypatch.chdir(tmp_path)
+    gpt2().save_pretrained("gpt2-large")
+    gpt2(heads=2, depth=2).config.save_pretrained("gpt2-medium")
+    code = readme_code()[number].replace('"vit_base_patch16_224", pretrained=True', '"vit_base_patch16_224"')
+    assert len([line for line in code.splitlines() if line]) <= 8
+    space = {"images": torch.randn(2, 3, 224, 224), "token_ids": torch.randint(37, (2, 10))}
+    if number == 2:  # continues the ViT example
+        space["parent"] = timm.create_model("vit_base_patch16_224", depth=2)
+        space["child"] = timm.create_model("vit_base_patch16_224", depth=2, embed_dim=384, num_heads=6)
+    exec(code, space)
+    if number < 2:
+        for (name, value), again in zip(
+            space["child"].state_dict().items(), space["again"].state_dict().values(), strict=True
+        ):
+            assert torch.equal(value, again), name
+    assert sum(p.numel() for p in space["child"].parameters()) < sum(p.numel() for p in space["parent"].parameters())
