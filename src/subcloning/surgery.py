@@ -57,22 +57,24 @@ def apply_plan(plan: Plan, parent: nn.Module, child: nn.Module, *, scale: bool =
         layout, block = c.layouts[name], c.blocks[name]
         source = p.tensors[p.aliases[source_name(c, name, plan.blocks)]]
         maps = {axis: plan.map(name, c.family.key(axis, block), axis) for axis in layout.axes}
-        target.copy_(transplant(source, layout, maps, p.inner))
+        transplant(source, target, layout, maps, p.inner)
         if scale and (factor := fan_in_factor(plan, c, name)) != 1:
             target.mul_(factor)
     return child
 
 
-def transplant(source: Tensor, layout: Layout, maps: Mapping[str, Tensor | None], inner: Mapping[str, int]) -> Tensor:
-    """`source` with each axis in `maps` mapped. Returns `source` itself where no axis is; never changes it."""
-    cut = [axis for axis in layout.axes if maps[axis] is not None]
-    grouped = any(len(dim) > 1 and set(dim) & set(cut) for dim in layout.dims)
-    if grouped:
-        known = {axis: size for axis, size in inner.items() if axis in layout.axes}
-        source = rearrange(source, f"{layout.einops} -> {' '.join(layout.axes)}", **known)
-    for axis in cut:
-        source = source.index_select(layout.axes.index(axis), maps[axis].to(source.device))
-    return rearrange(source, f"{' '.join(layout.axes)} -> {layout.einops}") if grouped else source
+def transplant(
+    source: Tensor, target: Tensor, layout: Layout, maps: Mapping[str, Tensor | None], inner: Mapping[str, int]
+) -> None:
+    """Write `source`, with each axis in `maps` mapped, into `target`."""
+    # Views with one dimension per axis, of parent and child.
+    expand = f"{layout.einops} -> {' '.join(layout.axes)}"
+    known = {axis: size for axis, size in inner.items() if axis in layout.axes}
+    source, target = rearrange(source, expand, **known), rearrange(target, expand, **known)
+    for dim, axis in enumerate(layout.axes):
+        if maps[axis] is not None:
+            source = source.index_select(dim, maps[axis].to(source.device))
+    target.copy_(source)
 
 
 def fan_in_factor(plan: Plan, child: Anatomy, name: str) -> float:
