@@ -1,0 +1,64 @@
+"""A new family is a table and its probes: here a residual MLP with RMS norm that no library knows."""
+
+import torch
+from tiny import randomise
+from torch import nn
+
+from subcloning import Family, Probe, permute, register, score, subclone
+from subcloning.axes import FAMILIES
+
+
+class Block(nn.Module):
+    def __init__(self, width, hidden):
+        super().__init__()
+        self.norm = nn.RMSNorm(width)
+        self.up, self.gate = nn.Linear(width, hidden, bias=False), nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x):
+        y = self.norm(x)
+        return x + self.down(self.up(y) * self.gate(y).sigmoid())
+
+
+class ResidualMLP(nn.Module):
+    def __init__(self, width, hidden, depth):
+        super().__init__()
+        self.stem, self.head = nn.Linear(7, width), nn.Linear(width, 3)
+        self.layers = nn.Sequential(*(Block(width, hidden) for _ in range(depth)))
+
+    def forward(self, x):
+        return self.head(self.layers(self.stem(x)))
+
+
+def test_a_family_is_a_table():
+    family = Family(
+        name="residual MLP",
+        model_class=f"{__name__}.ResidualMLP",
+        table={
+            "stem.weight": "residual <- feature",
+            "stem.bias": "residual",
+            "layers.{block}.norm.weight": "residual",
+            "layers.{block}.up.weight": "hidden <- residual",
+            "layers.{block}.gate.weight": "hidden <- residual",
+            "layers.{block}.down.weight": "residual <- hidden",
+            "head.weight": "label <- residual",
+            "head.bias": "label",
+        },
+        probes={
+            "residual": Probe("layers.{block}", "output", "residual"),
+            "hidden": Probe("layers.{block}.down", "input", "hidden"),
+        },
+        inner_sizes=lambda model: {},
+    )
+    try:
+        register(family)
+        parent, child = randomise(ResidualMLP(16, 24, 4)), ResidualMLP(8, 12, 2)
+        x = torch.randn(5, 7)
+        scores = score(parent, [x])
+        torch.testing.assert_close(permute(parent, scores)(x), parent(x), atol=1e-5, rtol=1e-5)
+        subclone(parent, child, scores=scores)
+        kept = scores.of("residual").argsort(descending=True, stable=True)[:8]
+        assert torch.equal(child.stem.weight, parent.stem.weight[kept])
+        torch.testing.assert_close(child.head.weight, parent.head.weight[:, kept] * 2**0.5)
+    finally:
+        del FAMILIES[family.model_class]
