@@ -132,6 +132,64 @@ def test_plan_for_other_shapes_or_without_values():
         apply_plan(plan, parent, copy.deepcopy(child).to("meta"))
 
 
+@pytest.mark.parametrize(
+    ("build", "planned", "given", "message"),
+    [
+        (vit, {}, {"init_values": 0.1}, "the parent has no tensor for the child's blocks.0.ls1.gamma"),
+        (vit, {}, {"qkv_bias": False}, "the child has no tensor for the parent's blocks.{block}.attn.qkv.bias"),
+    ],
+)
+def test_plan_for_a_child_of_another_kind(build, planned, given, message):
+    parent, child = build(), build(heads=2, seed=9, **given)
+    plan = make_plan(parent, build(heads=2, **planned), select="first")
+    before = copy.deepcopy(child.state_dict())
+    with pytest.raises(SubcloningError, match=message):
+        apply_plan(plan, parent, child)
+    assert all(torch.equal(before[name], tensor) for name, tensor in child.state_dict().items())
+
+
+def test_a_plan_for_an_untied_child_does_not_fit_a_tied_one():
+    parent = gpt2(tie_word_embeddings=False)
+    plan = make_plan(parent, gpt2(heads=2, tie_word_embeddings=False), select="first")
+    with pytest.raises(SubcloningError, match="tied in the child but not in the parent"):
+        apply_plan(plan, parent, gpt2(heads=2))
+
+
+def test_child_that_is_the_parent():
+    parent = vit()
+    with pytest.raises(SubcloningError, match="share memory"):
+        apply_plan(make_plan(parent, parent, select="first", blocks=[2, 1, 0]), parent, parent)
+
+
+def test_scores_of_another_width_with_a_parent_that_has_no_values():
+    wide = vit(heads=8)
+    scores = score(wide, [inputs(wide)])
+    with pytest.raises(SubcloningError, match="48 for residual, which has 24"):
+        make_plan(vit().to("meta"), vit(heads=2), scores)
+
+
+def test_incomplete_plan():
+    parent, child = vit(), vit(heads=2)
+    plan = make_plan(parent, child, select="first")
+    del plan.maps["hidden.1"]
+    with pytest.raises(SubcloningError, match=r"no map of 24 indices for blocks.1.mlp.fc1.weight, axis hidden"):
+        apply_plan(plan, parent, child)
+
+
+def test_variants_that_the_table_does_not_describe():
+    with pytest.raises(SubcloningError, match="has no rows"):
+        score(timm.create_model("vit_small_patch16_18x2_224", depth=1), [torch.zeros(1, 3, 224, 224)])
+    with pytest.raises(SubcloningError, match="has no blocks"):
+        score(vit(depth=0), [torch.zeros(1, 3, 8, 8)])
+
+
+def test_a_child_without_a_head():
+    parent, child = vit(), vit(heads=2, num_classes=0)
+    plan = make_plan(parent, child, select="first", ignore_mismatched="label")
+    apply_plan(plan, parent, child)
+    assert torch.equal(child.norm.weight, parent.norm.weight[:12])
+
+
 def test_damaged_plan_file(tmp_path):
     plan = make_plan(vit(), vit(heads=2), select="first")
     plan.save(tmp_path / "plan.safetensors")

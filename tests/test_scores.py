@@ -61,7 +61,13 @@ def test_scoring_leaves_no_trace(variant):
     modes = [module.training for module in parent.modules()]
     weights = copy.deepcopy(parent.state_dict())
     random = torch.get_rng_state()
-    first, second = score(parent, [inputs(parent)]), score(parent, [inputs(parent)])
+
+    def batches():
+        torch.randn(3)  # a loader that draws random numbers
+        yield inputs(parent)
+        assert not torch.is_grad_enabled()
+
+    first, second = score(parent, batches()), score(parent, batches())
     assert all(torch.equal(first.means[key], second.means[key]) for key in first.means)  # dropout was off
     assert torch.equal(torch.get_rng_state(), random)
     assert [module.training for module in parent.modules()] == modes
@@ -75,6 +81,13 @@ def test_modes_and_hooks_are_restored_after_an_error():
         score(parent, [torch.zeros(1, 3, 5, 5)])
     assert all(module.training for module in parent.modules())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in parent.modules())
+
+
+def test_labels_are_left_out():
+    parent = gpt2()
+    x = inputs(parent)
+    given = score(parent, [{"input_ids": x, "labels": x}])
+    assert all(torch.equal(given.means[key], mean) for key, mean in score(parent, [x]).means.items())
 
 
 def test_bfloat16_parent_is_scored_in_float32():

@@ -15,6 +15,7 @@ from pytorch_lightning import Callback
 
 from subcloning import Plan, SubcloningError
 from subcloning.collect import collect
+from subcloning.families.vit import resized
 from subcloning.training import run as run_module
 from subcloning.training.classification import ImageClassifier
 from subcloning.training.run import run
@@ -43,6 +44,29 @@ def test_every_experiment_composes_with_every_init(config, experiment, init):
     assert cfg.init.name == init
     assert experiment in cfg.run_dir
     assert not re.search(r"[=\s]", cfg.run)
+
+
+def commands(file):
+    """Overrides of each training command in a Markdown or YAML file, the first value of each sweep."""
+    found = re.findall(r"subcloning\.train ([^#`\n|]*)", file.read_text().replace("\\\n", " "))
+    return [
+        [re.sub(",.*", "", word) for word in line.split() if word != "-m" and "launcher" not in word] for line in found
+    ]
+
+
+DOCUMENTS = [
+    "README.md",
+    "experiments/digits/README.md",
+    *(f"configs/experiment/{name}.yaml" for name in names("experiment")),
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documented_commands_compose(config, document):
+    found = commands(CONFIGS.parent / document)
+    assert found
+    for overrides in found:
+        OmegaConf.resolve(config(*overrides))
 
 
 @pytest.mark.parametrize("destination", names("destination"))
@@ -124,15 +148,28 @@ def test_folder_of_another_run_is_refused(config, parent):
     cfg = config(*parent, "init=subclone", "optim.epochs=1")
     run(cfg)
     before = (Path(cfg.run_dir) / "config.yaml").read_text()
-    with pytest.raises(SubcloningError, match="holds a run with another optim"):
+    with pytest.raises(SubcloningError, match=r"holds another run: optim.epochs = 1 \(wanted 2\)"):
         run(config(*parent, "init=subclone", "optim.epochs=2"))
     assert (Path(cfg.run_dir) / "config.yaml").read_text() == before
     run(config(*parent, "init=subclone", "optim.epochs=1", "trainer.precision=64-true"))  # done, wherever it runs
 
 
-def test_missing_parent(config):
-    with pytest.raises(SubcloningError, match="train the parent first"):
-        run(config("experiment=digits", "init=subclone", "logger=csv"))
+def test_missing_parent_is_named_and_then_mended(config, parent):
+    missing = [*parent[:-1], "init=subclone", "optim.epochs=1", "parent.weights.checkpoint_path=/nowhere"]
+    with pytest.raises(SubcloningError, match="/nowhere do not exist: train the parent first"):
+        run(config(*missing))
+    assert run(config(*parent, "init=subclone", "optim.epochs=1"))["epoch"] == 1
+
+
+def test_mixed_precision(config, parent):
+    assert run(config(*parent, "init=subclone", "optim.epochs=1", "trainer.precision=bf16-mixed"))["val_loss"] < 10
+
+
+def test_width_that_splits_a_head_is_refused(config):
+    with pytest.raises(SubcloningError, match=r"width=0.4 of 6 heads is 2.4: .*whole number"):
+        run_module._child(config("experiment=digits", "destination.width=0.4"))
+    vit = timm.create_model("vit_tiny_patch16_224")
+    assert resized(vit, width=2 / 3, depth=0.5) == {"embed_dim": 128, "num_heads": 2, "depth": 6}
 
 
 def test_seed_decides_the_data_order_and_the_random_weights(config, parent):
@@ -202,5 +239,13 @@ def test_collect(config, parent, tmp_path):
     provenance = json.loads((tmp_path / "out" / "runs_provenance.json").read_text())
     assert provenance["common"]["config.parent.name"] == "digits_vit"
     assert [run["config.init.name"] for run in provenance["runs"]] == ["random", "subclone"]
+    before = (tmp_path / "out" / "runs.csv").read_bytes()
+    run(config(*parent, "init=random", "optim.epochs=1", "optim.lr=3e-3"))  # not at its tuned setting: left out
+    collect(tmp_path / "runs" / "digits", tmp_path / "out")
+    assert (tmp_path / "out" / "runs.csv").read_bytes() == before
+    run(config(*parent, "init=random", "optim.epochs=1", "destination=full"))
+    with pytest.raises(SubcloningError, match="runs of several parents and destinations"):
+        collect(tmp_path / "runs" / "digits", tmp_path / "out")
+    assert (tmp_path / "out" / "runs.csv").read_bytes() == before
     with pytest.raises(SubcloningError, match="no finished run below"):
         collect(tmp_path / "nothing", tmp_path / "out")

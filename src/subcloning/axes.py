@@ -137,15 +137,18 @@ class Anatomy:
         self.layouts: dict[str, Layout] = {}
         self.blocks: dict[str, int | None] = {}
         self.sizes: dict[str, int] = {}
-        self.inner = self.family.inner_sizes(model)
         first: dict[int, str] = {}
         for name, tensor in model.state_dict(keep_vars=True).items():
             self.aliases[name] = first.setdefault(id(tensor), name)
             self.tensors.setdefault(self.aliases[name], tensor)
         for name, tensor in self.tensors.items():
             self._find_row(name, tensor)
-            self._solve_sizes(name, tensor)
         self.depth = 1 + max((b for b in self.blocks.values() if b is not None), default=-1)
+        if not self.depth:
+            raise SubcloningError(f"this {self.family.name} has no blocks")
+        self.inner = self.family.inner_sizes(model)
+        for name, tensor in self.tensors.items():
+            self._solve_sizes(name, tensor)
 
     def _find_row(self, name: str, tensor: Tensor) -> None:
         found = [(row, m, layout) for row, (p, layout) in self.family.rows.items() if (m := p.fullmatch(name))]
@@ -184,7 +187,7 @@ class Anatomy:
     def fingerprint(self) -> str:
         """Hash of names, shapes and up to 64 values of each tensor; empty on the meta device.
 
-        Values are rounded to bfloat16 first, so that a model has one fingerprint in all its precisions.
+        Values are rounded to bfloat16 first, so that a model has one fingerprint in float32, float64 and bfloat16.
         """
         digest = hashlib.sha256()
         for name, tensor in self.tensors.items():

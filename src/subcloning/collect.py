@@ -25,15 +25,19 @@ def collect(source: Path, target: Path, stem: str = "runs") -> pd.DataFrame:
     curves, records = [], []
     for folder in folders:
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        keys = {
-            "init": config["init"]["name"],
-            "lr": config["optim"]["lr"],
-            "weight_decay": config["optim"]["weight_decay"],
-            "seed": config["seed"],
-        }
+        init, setting = config["init"]["name"], {key: config["optim"][key] for key in ("lr", "weight_decay")}
+        if config.get("tuned", {}).get(init, setting) != setting:
+            print(f"left out, not at its tuned setting: {folder}")
+            continue
+        keys = {"init": init, **setting, "seed": config["seed"]}
         curves.append(pd.read_csv(folder / "metrics.csv").assign(**keys))
         record = {"config": config, "provenance": json.loads((folder / "provenance.json").read_text())}
         records.append(record | {"seconds": json.loads((folder / "summary.json").read_text())["seconds"]})
+    models = {(record["config"]["parent"]["name"], record["config"]["destination"]["name"]) for record in records}
+    if len(models) != 1:
+        raise SubcloningError(
+            f"{source} holds runs of several parents and destinations, {sorted(models)}: give each its name="
+        )
     table = pd.concat(curves).sort_values([*keys, "epoch"])
     table = table[[*keys, *(column for column in table if column not in keys)]]
     flat = pd.json_normalize(records).astype(str)

@@ -27,7 +27,8 @@ class Plan:
     blocks: the parent block that each child block copies.
     maps: see this module's docstring.
     sizes: axis key -> (parent size, child size).
-    fresh: child tensors that keep their own initial values, because an axis listed in `ignore_mismatched` differs.
+    fresh: child tensors that keep their own initial values, because an axis in `ignored` differs.
+    ignored: the axes that were allowed to differ.
     parent: fingerprint of the parent that the plan was made for; a record, other weights of the same shape may be used.
     """
 
@@ -36,6 +37,7 @@ class Plan:
     blocks: list[int]
     sizes: dict[str, tuple[int, int]]
     fresh: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
     parent: str = ""
     maps: dict[str, Tensor] = field(default_factory=dict)
 
@@ -97,30 +99,32 @@ def make_plan(
         that is so keep the child's own initial values.
 
     Raises SubcloningError where the two shapes cannot be reconciled, naming the parameter, the axis and both sizes.
+    Options that no tensor shows, such as the activation function or the pooling, are not compared.
     """
     p, c = Anatomy(parent), Anatomy(child)
-    _check(p, c, scores, select, ignore_mismatched)
-    blocks = _default_blocks(p.depth, c.depth) if blocks is None else list(blocks)
+    ignored = {ignore_mismatched} if isinstance(ignore_mismatched, str) else set(ignore_mismatched)
+    _check(p, c, scores, select, ignored)
+    blocks = _default_blocks(p.depth, c.depth) if blocks is None else [int(block) for block in blocks]
     if len(blocks) != c.depth or not all(0 <= b < p.depth for b in blocks):
         raise SubcloningError(f"blocks {blocks}: expected {c.depth} parent blocks, each from 0 to {p.depth - 1}")
 
-    generator = torch.Generator().manual_seed(seed)
-    sizes, maps, fresh = {"block": (p.depth, c.depth)}, {}, []
-    for name, layout in c.layouts.items():
+    def pairs(name):
+        """axis -> (parent size, child size) of a child tensor."""
         block = c.blocks[name]
         source_block = None if block is None else blocks[block]
-        # axis -> (parent size, child size)
-        pairs = {a: (p.size(a, source_block), c.size(a, block)) for a in layout.axes if not a.isdigit()}
-        sizes |= {p.family.key(axis, block): pair for axis, pair in pairs.items()}
-        if any(pairs[axis][0] != pairs[axis][1] for axis in pairs if axis in ignore_mismatched):
-            fresh.append(name)
+        axes = [axis for axis in c.layouts[name].axes if not axis.isdigit()]
+        return {axis: (p.size(axis, source_block), c.size(axis, block)) for axis in axes}
+
+    fresh = [name for name in c.tensors if any(old != new for a, (old, new) in pairs(name).items() if a in ignored)]
+    check_counterparts(p, c, blocks, fresh, ignored)
+    generator = torch.Generator().manual_seed(seed)
+    sizes, maps = {"block": (p.depth, c.depth)}, {}
+    for name in c.tensors:
+        block = c.blocks[name]
+        sizes |= {p.family.key(axis, block): pair for axis, pair in pairs(name).items()}
+        if name in fresh:
             continue
-        if source_name(c, name, blocks) not in p.aliases:
-            raise SubcloningError(
-                f"the parent has no tensor for the child's {name}: build both with the same options, or name in "
-                "ignore_mismatched an axis of it that the parent lacks"
-            )
-        for axis, (old, new) in pairs.items():
+        for axis, (old, new) in pairs(name).items():
             if old == new:
                 continue
             _check_cut(p, name, axis, old, new)
@@ -128,9 +132,13 @@ def make_plan(
             if select == "inconsistent":
                 maps[f"{name}:{axis}"] = _indices("random", old, new, None, generator)
             elif key not in maps:
-                ranking = scores and scores.of(axis, None if axis in p.family.shared else source_block)
+                ranking = scores and scores.of(axis, None if axis in p.family.shared else blocks[block])
+                if ranking is not None and len(ranking) != old:
+                    raise SubcloningError(
+                        f"the scores are of another parent: {len(ranking)} for {key}, which has {old}"
+                    )
                 maps[key] = _indices(select, old, new, ranking, generator)
-    return Plan(p.family.name, select, blocks, sizes, fresh, p.fingerprint, maps)
+    return Plan(p.family.name, select, blocks, sizes, fresh, sorted(ignored), p.fingerprint, maps)
 
 
 def source_name(child: Anatomy, name: str, blocks: Sequence[int]) -> str:
@@ -166,7 +174,7 @@ def _indices(select: str, old: int, new: int, scores: Tensor | None, generator: 
     return torch.arange(new)
 
 
-def _check(p: Anatomy, c: Anatomy, scores: Scores | None, select: str, ignore_mismatched: Collection[str]) -> None:
+def _check(p: Anatomy, c: Anatomy, scores: Scores | None, select: str, ignored: set[str]) -> None:
     if p.family is not c.family:
         raise SubcloningError(f"parent is a {p.family.name} and child a {c.family.name}: both must be of one family")
     if select not in SELECTIONS:
@@ -178,14 +186,27 @@ def _check(p: Anatomy, c: Anatomy, scores: Scores | None, select: str, ignore_mi
             f"the scores are of another parent (fingerprint {scores.parent}, this parent's is {p.fingerprint}): "
             "score this parent"
         )
-    whole = {axis for layout in c.layouts.values() for axis in layout.axes} - {*p.family.probes, *p.inner, "1"}
-    if wrong := set(ignore_mismatched) - whole:
+    whole = {axis for x in (p, c) for layout in x.layouts.values() for axis in layout.axes}
+    whole -= {*p.family.probes, *p.inner, "1"}
+    if wrong := ignored - whole:
         raise SubcloningError(f"ignore_mismatched={sorted(wrong)}: expected some of {sorted(whole)}")
-    # What the parent has and the child has no place for would be lost in silence.
-    if lost := sorted(set(p.rows.values()) - set(c.rows.values()) - set(c.aliases)):
-        raise SubcloningError(f"the child has no tensor for the parent's {lost[0]}: build both with the same options")
-    if untied := sorted(n for n, first in c.aliases.items() if p.aliases.get(n, n) == n != first):
-        raise SubcloningError(f"{untied[0]} is tied in the child but not in the parent: build both alike")
+
+
+def check_counterparts(
+    p: Anatomy, c: Anatomy, blocks: Sequence[int], fresh: Collection[str], ignored: Collection[str] = ()
+) -> None:
+    """Raise unless every child tensor that is not fresh has a parent tensor, and every parent tensor a use."""
+    for name in c.tensors:
+        if name not in fresh and source_name(c, name, blocks) not in p.aliases:
+            raise SubcloningError(f"the parent has no tensor for the child's {name}: build both with the same options")
+    used = {*c.rows.values(), *c.aliases}
+    for name, row in p.rows.items():
+        # What the child has no place for would be lost in silence.
+        if row not in used and not set(p.layouts[name].axes) & set(ignored):
+            raise SubcloningError(f"the child has no tensor for the parent's {row}: build both with the same options")
+    for name, first in c.aliases.items():
+        if p.aliases.get(name, name) == name != first:
+            raise SubcloningError(f"{name} is tied in the child but not in the parent: build both alike")
 
 
 def _check_cut(p: Anatomy, name: str, axis: str, old: int, new: int) -> None:

@@ -66,8 +66,9 @@ class Scores:
 def score(parent: nn.Module, batches: Iterable[Tensor | Mapping[str, object]]) -> Scores:
     """Score `parent` by forward passes over `batches`, in evaluation mode, without gradients.
 
-    Each batch is what the model's forward takes: a tensor, or a mapping of keyword arguments. Batches are moved to the
-    parent's device. The parent's weights, modes and the global random state are as before afterwards.
+    Each batch is what the model's forward takes: a tensor, or a mapping of keyword arguments, without its `labels`.
+    Batches are moved to the parent's device. Every position counts, so give batches without padding. The parent's
+    weights and modes and the global random state are as before afterwards.
 
     Raises SubcloningError on an empty `batches`, on a batch of another kind, and on activations that are not finite.
     """
@@ -79,8 +80,7 @@ def score(parent: nn.Module, batches: Iterable[Tensor | Mapping[str, object]]) -
     positions = 0
 
     def listen(key, axes):
-        sizes = anatomy.family.inner_sizes(parent)
-        kept = {name: sizes[name] for name in axes.strip("()").split() if name in sizes}
+        kept = {name: size for name, size in anatomy.inner.items() if name in axes.strip("()").split()}
 
         def hook(module, args, output=None):
             value = args[0] if output is None else output
@@ -109,7 +109,8 @@ def score(parent: nn.Module, batches: Iterable[Tensor | Mapping[str, object]]) -
             if isinstance(batch, Tensor):
                 parent(batch.to(device), **family.scoring_kwargs)
             elif isinstance(batch, Mapping):
-                batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+                batch = {key: v.to(device) if isinstance(v, Tensor) else v for key, v in batch.items()}
+                batch.pop("labels", None)
                 parent(**{**family.scoring_kwargs, **batch})
             else:
                 raise SubcloningError(

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .axes import Anatomy, Layout, SubcloningError
-from .plan import Plan, make_plan, source_name
+from .plan import Plan, check_counterparts, make_plan, source_name
 from .scores import Scores, score
 
 
@@ -57,16 +57,19 @@ def apply_plan(plan: Plan, parent: nn.Module, child: nn.Module, *, scale: bool =
         layout, block = c.layouts[name], c.blocks[name]
         source = p.tensors[p.aliases[source_name(c, name, plan.blocks)]]
         maps = {axis: plan.map(name, c.family.key(axis, block), axis) for axis in layout.axes}
-        transplant(source, target, layout, maps, p.inner)
-        if scale and (factor := fan_in_factor(plan, c, name)) != 1:
-            target.mul_(factor)
+        transplant(source, target, layout, maps, p.inner, fan_in_factor(plan, c, name) if scale else 1.0)
     return child
 
 
 def transplant(
-    source: Tensor, target: Tensor, layout: Layout, maps: Mapping[str, Tensor | None], inner: Mapping[str, int]
+    source: Tensor,
+    target: Tensor,
+    layout: Layout,
+    maps: Mapping[str, Tensor | None],
+    inner: Mapping[str, int],
+    factor: float,
 ) -> None:
-    """Write `source`, with each axis in `maps` mapped, into `target`."""
+    """Write `source`, with each axis in `maps` mapped, times `factor` into `target`."""
     # Views with one dimension per axis, of parent and child.
     expand = f"{layout.einops} -> {' '.join(layout.axes)}"
     known = {axis: size for axis, size in inner.items() if axis in layout.axes}
@@ -74,6 +77,8 @@ def transplant(
     for dim, axis in enumerate(layout.axes):
         if maps[axis] is not None:
             source = source.index_select(dim, maps[axis].to(source.device))
+    if factor != 1:  # then an axis was cut and this is a copy; scaled in the finer of both dtypes, and rounded once
+        source = source.to(torch.promote_types(source.dtype, target.dtype)).mul_(factor)
     target.copy_(source)
 
 
@@ -104,21 +109,30 @@ def _check(plan: Plan, p: Anatomy, c: Anatomy) -> None:
         raise SubcloningError(
             f"the plan is for {plan.family}, the parent a {p.family.name}, the child a {c.family.name}"
         )
+    if (p.depth, c.depth) != plan.sizes["block"]:
+        raise SubcloningError(f"the plan takes {plan.sizes['block']} blocks, these models have {(p.depth, c.depth)}")
+    check_counterparts(p, c, plan.blocks, plan.fresh, ignored=plan.ignored)
     for name, layout in c.layouts.items():
         block = c.blocks[name]
         for axis in layout.axes:
             pair = (p.size(axis, None if block is None else plan.blocks[block]), c.size(axis, block))
-            planned = plan.sizes.get(c.family.key(axis, block), pair)
+            key = c.family.key(axis, block)
+            planned = plan.sizes.get(key, pair)
             if pair != planned:
                 raise SubcloningError(
                     f"{name}, axis {axis}: the plan takes {planned[0]} to {planned[1]}, these models are {pair[0]} and "
                     f"{pair[1]}: make a plan for them"
                 )
-    if (p.depth, c.depth) != plan.sizes["block"]:
-        raise SubcloningError(f"the plan takes {plan.sizes['block']} blocks, these models have {(p.depth, c.depth)}")
+            kept = plan.map(name, key, axis)
+            if name not in plan.fresh and pair[0] != pair[1] and (kept is None or len(kept) != pair[1]):
+                raise SubcloningError(
+                    f"the plan has no map of {pair[1]} indices for {name}, axis {axis}: make it again"
+                )
     for what, anatomy in (("parent", p), ("child", c)):
         if any(tensor.is_meta for tensor in anatomy.tensors.values()):
             raise SubcloningError(f"the {what} is on the meta device and has no values: build it on a real device")
+    if {t.data_ptr() for t in p.tensors.values()} & {t.data_ptr() for t in c.tensors.values() if t.numel()}:
+        raise SubcloningError("parent and child share memory: build the child as a model of its own")
     for name, tensor in p.tensors.items():
         if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
             raise SubcloningError(f"the parent's {name} holds NaN or infinite values: its training may have diverged")

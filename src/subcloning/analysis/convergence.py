@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from ..axes import SubcloningError
 from .speedup import Ratio, speed_up, times_to_target
 from .style import COLOURS, LABELS, figure
 
@@ -53,8 +54,8 @@ def convergence_figure(runs: pd.DataFrame, target: float | None = None):
 
 def _one(values: pd.Series) -> str:
     if values.nunique() != 1:
-        raise ValueError(
-            f"an arm must have one {values.name}, found {sorted(values.unique())}: collect the tuned runs only"
+        raise SubcloningError(
+            f"an arm must have one {values.name}, found {sorted(values.unique())}: remove the runs that are not tuned"
         )
     return f"{values.iloc[0]:g}"
 
@@ -62,4 +63,5 @@ def _one(values: pd.Series) -> str:
 def _text(ratio: Ratio) -> str:
     if not np.isfinite(ratio.value) or not ratio.value:
         return "-"
-    return f"{ratio.value:.1f} [{ratio.low:.1f}, {ratio.high:.1f}]"
+    interval = "no interval" if np.isnan(ratio.low) else f"{ratio.low:.1f}, {ratio.high:.1f}"
+    return f"{ratio.value:.1f} [{interval}]"

@@ -1,6 +1,8 @@
 """timm's VisionTransformer: class token or average pooling, LayerScale, register tokens, QK norm, distilled DeiT."""
 
-from ..axes import Family, Probe, register
+from math import isclose
+
+from ..axes import Family, Probe, SubcloningError, register
 
 VIT = register(
     Family(
@@ -53,9 +55,17 @@ VIT = register(
 
 
 def resized(parent, *, width: float = 1.0, depth: float = 1.0) -> dict[str, int]:
-    """Arguments of `timm.create_model` for a child with `width` and `depth` times the parent's, its head size kept."""
-    return {
-        "embed_dim": round(parent.embed_dim * width),
-        "num_heads": round(parent.blocks[0].attn.num_heads * width),
-        "depth": round(len(parent.blocks) * depth),
-    }
+    """Arguments of `timm.create_model` for a child with `width` and `depth` times the parent's, its head size kept.
+
+    parent: a VisionTransformer, the meta device will do. The depth is rounded; raises SubcloningError where the width
+    is not a whole number of heads.
+    """
+    attention = parent.blocks[0].attn
+    heads = round(attention.num_heads * width)
+    if heads < 1 or not isclose(heads, attention.num_heads * width, abs_tol=0.01):
+        raise SubcloningError(
+            f"width={width} of {attention.num_heads} heads is {attention.num_heads * width:g}: heads keep their size, "
+            "so choose a width that gives a whole number of them"
+        )
+    depth = max(1, round(len(parent.blocks) * depth))
+    return {"embed_dim": heads * attention.head_dim, "num_heads": heads, "depth": depth}

@@ -15,11 +15,12 @@ class ImageClassifier(LightningModule):
 
     optim: lr, weight_decay, betas, epochs and warmup_epochs, as in `configs/optim`.
     steps_per_epoch: optimiser steps, computed from the data and the global batch.
+    fused: the faster optimiser, which Lightning does not let clip gradients in mixed precision.
     """
 
-    def __init__(self, model: nn.Module, optim: dict, steps_per_epoch: int):
+    def __init__(self, model: nn.Module, optim: dict, steps_per_epoch: int, *, fused: bool = True):
         super().__init__()
-        self.model, self.optim, self.steps_per_epoch = model, optim, steps_per_epoch
+        self.model, self.optim, self.steps_per_epoch, self.fused = model, optim, steps_per_epoch, fused
         self.val_loss = MeanMetric()
         self.val_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
 
@@ -44,7 +45,7 @@ class ImageClassifier(LightningModule):
         groups = param_groups_weight_decay(
             self.model, o["weight_decay"], no_weight_decay_list=self.model.no_weight_decay()
         )
-        optimiser = torch.optim.AdamW(groups, lr=o["lr"], betas=tuple(o["betas"]), fused=True)
+        optimiser = torch.optim.AdamW(groups, lr=o["lr"], betas=tuple(o["betas"]), fused=self.fused)
         warmup, total = o["warmup_epochs"] * self.steps_per_epoch, o["epochs"] * self.steps_per_epoch
         schedule = get_cosine_schedule_with_warmup(optimiser, warmup, total)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -48,12 +49,19 @@ class History(Callback):
     def __init__(self, path: Path):
         self.path = path
         self.rows: list[dict] = []
+        self.started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began, without the time between an interruption and its resumption."""
+        return time.perf_counter() - self.started
 
     def state_dict(self) -> dict:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "seconds": self.seconds}
 
     def load_state_dict(self, state: dict) -> None:
         self.rows = list(state["rows"])
+        self.started -= state["seconds"]
 
     def on_validation_end(self, trainer, module) -> None:
         if trainer.state.fn == "validate":

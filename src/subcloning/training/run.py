@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-import time
 import warnings
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from timm.models import save_for_hf
 from torch import nn
+from transformers.utils import flatten_dict
 
 from ..axes import SubcloningError
 from ..families import vit
@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> dict:
 
     _quieten()
     seed_everything(cfg.seed, verbose=False)
-    started = time.perf_counter()
+    history = History(folder / "metrics.csv")
     data = instantiate(cfg.data)
     checkpoint = folder / "last.ckpt"
     resuming = checkpoint.exists()
@@ -56,8 +56,10 @@ def run(cfg: DictConfig) -> dict:
         if cfg.init.select:
             model = _subclone(cfg, model, data, folder)
         write_json(folder / "provenance.json", provenance())
-    module = ImageClassifier(model, OmegaConf.to_container(cfg.optim, resolve=True), data.steps_per_epoch)
-    trainer = _trainer(cfg, folder)
+    optim = OmegaConf.to_container(cfg.optim, resolve=True)
+    fused = not str(cfg.trainer.precision).endswith("mixed")
+    module = ImageClassifier(model, optim, data.steps_per_epoch, fused=fused)
+    trainer = _trainer(cfg, folder, history)
     try:
         if not resuming:
             trainer.validate(module, data, verbose=False)
@@ -68,8 +70,8 @@ def run(cfg: DictConfig) -> dict:
 
     summary = {
         "parameters": sum(p.numel() for p in model.parameters()),
-        "seconds": round(time.perf_counter() - started, 1),
-        **_last_row(trainer),
+        "seconds": round(history.seconds, 1),
+        **history.rows[-1],
     }
     if trainer.is_global_zero:
         _export(model, folder / "model", data.preprocessing)
@@ -79,16 +81,18 @@ def run(cfg: DictConfig) -> dict:
 
 
 def _claim(folder: Path, cfg: DictConfig) -> None:
-    """Write the run's config, or make sure that the folder's run is the same one."""
+    """Write the run's config; but if the folder holds a trained or begun run, make sure that it is the same one."""
     wanted = OmegaConf.to_container(cfg, resolve=True)
     file = folder / "config.yaml"
-    if file.exists():
+    if (folder / "last.ckpt").exists() or (folder / "summary.json").exists():
         found = OmegaConf.to_container(OmegaConf.load(file))
-        if differing := [key for key in IDENTITY if found.get(key) != wanted[key]]:
-            key = differing[0]
+        old, new = (flatten_dict({key: config.get(key) for key in IDENTITY}) for config in (found, wanted))
+        differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+        if differing:
+            what = ", ".join(f"{key} = {old.get(key)} (wanted {new.get(key)})" for key in differing)
             raise SubcloningError(
-                f"{folder} holds a run with another {key}: {found.get(key)}, wanted {wanted[key]}. "
-                "Give this one a new experiment name (name=...), or remove the folder to train it again"
+                f"{folder} holds another run: {what}. Give this one a new experiment name (name=...), or remove the "
+                "folder to train it again"
             )
         return
     with atomic(file) as temporary:
@@ -116,11 +120,11 @@ def _subclone(cfg: DictConfig, child: nn.Module, data, folder: Path) -> nn.Modul
     return apply_plan(plan, parent, child, scale=cfg.init.scale)
 
 
-def _trainer(cfg: DictConfig, folder: Path) -> Trainer:
+def _trainer(cfg: DictConfig, folder: Path, history: History) -> Trainer:
     checkpoints = ModelCheckpoint(
         dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
     )
-    callbacks = [History(folder / "metrics.csv"), checkpoints]
+    callbacks = [history, checkpoints]
     sweeping = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if not sweeping:
         callbacks.append(TQDMProgressBar(leave=False))
@@ -147,10 +151,6 @@ def _trainer(cfg: DictConfig, folder: Path) -> Trainer:
         use_distributed_sampler=False,
         log_every_n_steps=10,
     )
-
-
-def _last_row(trainer: Trainer) -> dict:
-    return next(callback for callback in trainer.callbacks if isinstance(callback, History)).rows[-1]
 
 
 def _export(model: nn.Module, folder: Path, preprocessing: dict) -> None:
