@@ -33,7 +33,7 @@ def tuning_table(grid: pd.DataFrame, target: float) -> pd.DataFrame:
             row = {"init": init, "WD": f"{decay:g}"}
             for lr in sorted(grid["lr"].unique()):
                 value = epochs.get((init, lr, decay), float("nan"))
-                text = "never" if value == float("inf") else f"{value:.1f}"
+                text = f"> {grid['epoch'].max()}" if value == float("inf") else f"{value:.1f}"
                 row[f"LR {lr:g}"] = (
                     f"**{text}**" if (lr, decay) == tuple(best.loc[init, ["lr", "weight_decay"]]) else text
                 )
