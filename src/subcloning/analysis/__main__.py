@@ -24,8 +24,8 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def tuning_table(grid: pd.DataFrame, target: float) -> pd.DataFrame:
-    """Median epochs to `target` by init mode and weight decay (rows) and learning rate (columns); best in bold."""
-    epochs = times_to_target(grid, target).groupby(["init", "lr", "weight_decay"]).median()
+    """Mean epochs to `target` by init mode and weight decay (rows) and learning rate (columns); best in bold."""
+    epochs = times_to_target(grid, target).groupby(["init", "lr", "weight_decay"]).mean()
     best = best_settings(grid, target)
     rows = []
     for init in [name for name in LABELS if name in best.index]:
