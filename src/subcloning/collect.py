@@ -40,7 +40,7 @@ def collect(source: Path, target: Path, stem: str = "runs") -> pd.DataFrame:
         )
     table = pd.concat(curves).sort_values([*keys, "epoch"])
     table = table[[*keys, *(column for column in table if column not in keys)]]
-    flat = pd.json_normalize(records).astype(str)
+    flat = pd.json_normalize(records).map(str)
     common = [column for column in flat if flat[column].nunique() == 1]
     provenance = {"common": flat.loc[0, common].to_dict(), "runs": flat.drop(columns=common).to_dict("records")}
     with atomic(target / f"{stem}.csv") as temporary:

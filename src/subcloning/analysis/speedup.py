@@ -63,8 +63,8 @@ def best_settings(grid: pd.DataFrame, target: float, metric: str = "val_accuracy
     """Each init mode's learning rate and weight decay with the fewest epochs to `target`.
 
     The paper, too, tunes each mode for the fastest convergence. grid: runs over lr and weight_decay. The mean over
-    seeds counts, so that a setting pays for each slow seed; ties, also of settings that never get there, go to the better final quality. Returns lr, weight_decay,
-    epochs and final quality, indexed by init.
+    seeds counts, so that a setting pays for each slow seed; ties, also of settings that never get there, go to the
+    better final quality. Returns lr, weight_decay, epochs and final quality, indexed by init.
     """
     setting = ["init", "lr", "weight_decay"]
     final = grid[grid["epoch"] == grid["epoch"].max()].groupby(setting)[metric].mean()
