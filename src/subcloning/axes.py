@@ -75,6 +75,8 @@ class Family:
     probes: axis -> where its activations are read. These axes can be cut; all others are kept whole.
     inner_sizes: model -> sizes that tensor shapes alone do not tell, such as `dim` (the head dimension).
     scoring_kwargs: extra arguments of the forward pass while scoring.
+    tied: tensor that may share another's values -> tensors that can take its scaling instead, since a factor on the
+        shared values would reach the other use too. For a head tied to the embedding: those of the norm before it.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Family:
     probes: Mapping[str, Probe]
     inner_sizes: Callable[[nn.Module], dict[str, int]]
     scoring_kwargs: Mapping[str, object] = field(default_factory=dict)
+    tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> dict[str, tuple[re.Pattern, Layout]]:

@@ -26,25 +26,29 @@ def subclone(
     scores: Scores | None = None,
     select: str = "importance",
     scale: bool = True,
+    scale_tied: bool = False,
     **plan_options,
 ) -> nn.Module:
     """Fill `child`, a model of the wanted shape, from `parent`; return it. One call for score, plan and apply.
 
     Give `batches` of the parent's data (see `score`) or `scores` made from them. `select`, `blocks`, `seed` and
-    `ignore_mismatched` are those of `make_plan`, `scale` that of `apply_plan`.
+    `ignore_mismatched` are those of `make_plan`, `scale` and `scale_tied` those of `apply_plan`.
     """
     if scores is None and batches is not None:
         scores = score(parent, batches)
     plan = make_plan(parent, child, scores, select=select, **plan_options)
-    return apply_plan(plan, parent, child, scale=scale)
+    return apply_plan(plan, parent, child, scale=scale, scale_tied=scale_tied)
 
 
 @torch.no_grad()
-def apply_plan(plan: Plan, parent: nn.Module, child: nn.Module, *, scale: bool = True) -> nn.Module:
+def apply_plan(
+    plan: Plan, parent: nn.Module, child: nn.Module, *, scale: bool = True, scale_tied: bool = False
+) -> nn.Module:
     """Fill `child` with what `plan` keeps of `parent`, and return it. The parent is not changed.
 
     scale: multiply each tensor that has a fan-in by sqrt(parent fan-in / child fan-in), which keeps the spread of the
         layer's outputs (paper 4.3). Embeddings, norms and biases have none and stay as they are.
+    scale_tied: a head that is tied to the embedding cannot be scaled by itself; put its factor on the norm before it.
 
     The child keeps its dtype, device and tied tensors. Raises SubcloningError before anything is copied if the plan
     is for other shapes, the child is on the meta device, or a parent tensor holds a NaN or infinite value.
@@ -57,7 +61,7 @@ def apply_plan(plan: Plan, parent: nn.Module, child: nn.Module, *, scale: bool =
         layout, block = c.layouts[name], c.blocks[name]
         source = p.tensors[p.aliases[source_name(c, name, plan.blocks)]]
         maps = {axis: plan.map(name, c.family.key(axis, block), axis) for axis in layout.axes}
-        transplant(source, target, layout, maps, p.inner, fan_in_factor(plan, c, name) if scale else 1.0)
+        transplant(source, target, layout, maps, p.inner, fan_in_factor(plan, c, name, scale_tied) if scale else 1.0)
     return child
 
 
@@ -82,9 +86,15 @@ def transplant(
     target.copy_(source)
 
 
-def fan_in_factor(plan: Plan, child: Anatomy, name: str) -> float:
-    """sqrt(parent fan-in / child fan-in) of child tensor `name`; 1 if its layout has no arrow."""
+def fan_in_factor(plan: Plan, child: Anatomy, name: str, scale_tied: bool = False) -> float:
+    """sqrt(parent fan-in / child fan-in) of child tensor `name`; 1 if its layout has no arrow.
+
+    scale_tied: with the factor of a tied tensor, where `name` takes it in that one's place.
+    """
     keys = [child.family.key(axis, child.blocks[name]) for axis in child.layouts[name].fan_in]
+    for tied, stand_ins in child.family.tied.items():
+        if scale_tied and name in stand_ins and child.aliases.get(tied, tied) != tied:
+            keys += [child.family.key(axis, None) for axis in child.family.rows[tied][1].fan_in]
     ratios = [plan.sizes[key][0] / plan.sizes[key][1] for key in keys]
     return prod(ratios) ** 0.5
 

@@ -9,24 +9,27 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 
 class EpochBatches(Sampler):
-    """Index tensors of one rank's batches, shuffled by (seed, epoch); an incomplete last batch is dropped."""
+    """Index tensors of one rank's batches, shuffled by (seed, epoch); an incomplete last batch is dropped.
 
-    def __init__(self, size: int, batch_size: int, seed: int, rank: int, world_size: int):
+    passes: parts in which a rank's share of each batch comes, where gradients are accumulated.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, rank: int, world_size: int, passes: int = 1):
         self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, 0
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.passes = rank, world_size, passes
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.size // self.batch_size
+        return self.size // self.batch_size * self.passes
 
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
-        order = torch.randperm(self.size, generator=generator)[: len(self) * self.batch_size]
+        order = torch.randperm(self.size, generator=generator)[: self.size // self.batch_size * self.batch_size]
         for batch in order.view(-1, self.batch_size):
-            yield batch[self.rank :: self.world_size]
+            yield from batch[self.rank :: self.world_size].chunk(self.passes)
 
 
 class MemoryDataModule(LightningDataModule):
@@ -61,10 +64,9 @@ class MemoryDataModule(LightningDataModule):
         return len(self.train) // self.batch_size
 
     def train_dataloader(self) -> DataLoader:
-        world_size = self.trainer.world_size
-        if self.batch_size % world_size:
-            raise ValueError(f"batch_size={self.batch_size} does not divide over {world_size} devices")
-        batches = EpochBatches(len(self.train), self.batch_size, self.seed, self.trainer.global_rank, world_size)
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        passes = self.trainer.accumulate_grad_batches
+        batches = EpochBatches(len(self.train), self.batch_size, self.seed, rank, world_size, passes)
         return DataLoader(self.train, sampler=batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:

@@ -1,6 +1,7 @@
 """Hugging Face GPT-2 with its language-modelling head. Conv1D stores weights as (in, out): arrows point right."""
 
 from ..axes import Family, Probe, register
+from .shape import heads_and_blocks
 
 GPT2 = register(
     Family(
@@ -34,5 +35,16 @@ GPT2 = register(
         inner_sizes=lambda model: {"qkv": 3, "dim": model.transformer.h[0].attn.head_dim},
         # Scores need no logits and no cache, which for GPT-2 take more memory than all else together.
         scoring_kwargs={"use_cache": False, "logits_to_keep": 1},
+        tied={"lm_head.weight": ("transformer.ln_f.weight", "transformer.ln_f.bias")},
     )
 )
+
+
+def resized(parent, **shape) -> dict[str, int | None]:
+    """Arguments of `GPT2Config` for a child of `parent`, its head size kept; `shape` as in `heads_and_blocks`.
+
+    parent: a GPT2Config.
+    """
+    heads, blocks = heads_and_blocks(parent.n_head, parent.n_layer, **shape)
+    inner = parent.n_inner and parent.n_inner * heads // parent.n_head  # None stands for four times the width
+    return {"n_embd": parent.n_embd // parent.n_head * heads, "n_head": heads, "n_layer": blocks, "n_inner": inner}

@@ -1,8 +1,7 @@
 """timm's VisionTransformer: class token or average pooling, LayerScale, register tokens, QK norm, distilled DeiT."""
 
-from math import isclose
-
-from ..axes import Family, Probe, SubcloningError, register
+from ..axes import Family, Probe, register
+from .shape import heads_and_blocks
 
 VIT = register(
     Family(
@@ -54,18 +53,11 @@ VIT = register(
 )
 
 
-def resized(parent, *, width: float = 1.0, depth: float = 1.0) -> dict[str, int]:
-    """Arguments of `timm.create_model` for a child with `width` and `depth` times the parent's, its head size kept.
+def resized(parent, **shape) -> dict[str, int]:
+    """Arguments of `timm.create_model` for a child of `parent`, its head size kept; `shape` as in `heads_and_blocks`.
 
-    parent: a VisionTransformer, the meta device will do. The depth is rounded; raises SubcloningError where the width
-    is not a whole number of heads.
+    parent: a VisionTransformer, the meta device will do.
     """
     attention = parent.blocks[0].attn
-    heads = round(attention.num_heads * width)
-    if heads < 1 or not isclose(heads, attention.num_heads * width, abs_tol=0.01):
-        raise SubcloningError(
-            f"width={width} of {attention.num_heads} heads is {attention.num_heads * width:g}: heads keep their size, "
-            "so choose a width that gives a whole number of them"
-        )
-    depth = max(1, round(len(parent.blocks) * depth))
-    return {"embed_dim": heads * attention.head_dim, "num_heads": heads, "depth": depth}
+    heads, blocks = heads_and_blocks(attention.num_heads, len(parent.blocks), **shape)
+    return {"embed_dim": heads * attention.head_dim, "num_heads": heads, "depth": blocks}

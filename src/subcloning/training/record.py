@@ -41,7 +41,7 @@ def provenance() -> dict:
 
 
 class History(Callback):
-    """Writes metrics.csv: one row after each epoch, and one, of epoch 0, before training.
+    """Writes metrics.csv: one row after each validation, and one before training.
 
     The rows travel in the checkpoint, and the file is rewritten whole: a resumed run has no gap and no row twice.
     """
@@ -65,14 +65,14 @@ class History(Callback):
 
     def on_validation_end(self, trainer, module) -> None:
         if trainer.state.fn == "validate":
-            self._add(trainer, epoch=0)
+            self._add(trainer, module)
 
     def on_train_epoch_end(self, trainer, module) -> None:
-        self._add(trainer, epoch=trainer.current_epoch + 1)
+        self._add(trainer, module)
 
-    def _add(self, trainer, epoch: int) -> None:
+    def _add(self, trainer, module) -> None:
         metrics = {key: value.item() for key, value in sorted(trainer.callback_metrics.items())}
-        self.rows.append({"epoch": epoch, "step": trainer.global_step, **metrics})
+        self.rows.append({**module.progress(trainer.global_step), "step": trainer.global_step, **metrics})
         if trainer.is_global_zero:
             with atomic(self.path) as temporary:
                 pd.DataFrame(self.rows).to_csv(temporary, index=False, float_format="%.6g")

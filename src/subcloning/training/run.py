@@ -7,25 +7,22 @@ import shutil
 import warnings
 from pathlib import Path
 
-import timm
-import torch
+import transformers
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
-from timm.models import save_for_hf
 from torch import nn
 from transformers.utils import flatten_dict
 
 from ..axes import SubcloningError
-from ..families import vit
+from ..data.batches import accumulation
 from ..files import atomic
 from ..plan import make_plan
 from ..scores import score
 from ..surgery import apply_plan
-from .classification import ImageClassifier
 from .record import History, provenance, write_json
 
 # What a run is; trainer and logger say only where it runs and who is told.
@@ -49,17 +46,21 @@ def run(cfg: DictConfig) -> dict:
     seed_everything(cfg.seed, verbose=False)
     history = History(folder / "metrics.csv")
     data = instantiate(cfg.data)
+    parent = instantiate(cfg.parent, _convert_="all")
     checkpoint = folder / "last.ckpt"
     resuming = checkpoint.exists()
-    model = _child(cfg)
-    if not resuming:
-        if cfg.init.select:
-            model = _subclone(cfg, model, data, folder)
-        write_json(folder / "provenance.json", provenance())
+    model = parent.child({key: value for key, value in cfg.destination.items() if key != "name"})
     optim = OmegaConf.to_container(cfg.optim, resolve=True)
     fused = not str(cfg.trainer.precision).endswith("mixed")
-    module = ImageClassifier(model, optim, data.steps_per_epoch, fused=fused)
-    trainer = _trainer(cfg, folder, history)
+    module = parent.module(model, optim, data, fused=fused)
+    if not resuming:
+        if cfg.init.select:
+            _subclone(cfg, parent.trained(), model, data, folder)
+        write_json(folder / "provenance.json", provenance())
+    if cfg.compile:
+        model.compile()  # in place: the names of the parameters stay
+    trainer = _trainer(cfg, folder, history, module.epochs)
+    trainer.accumulate_grad_batches = accumulation(data.batch_size, trainer.world_size, cfg.micro_batch)
     try:
         if not resuming:
             trainer.validate(module, data, verbose=False)
@@ -74,9 +75,11 @@ def run(cfg: DictConfig) -> dict:
         **history.rows[-1],
     }
     if trainer.is_global_zero:
-        _export(model, folder / "model", data.preprocessing)
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        with atomic(folder / "model") as temporary:
+            parent.export(model, temporary, data)
         write_json(summary_file, summary)
-        print(f"{cfg.run}: accuracy {summary['val_accuracy']:.3f}, {summary['epoch']} epochs, {summary['seconds']} s")
+        print(f"{cfg.run}: {module.headline} {summary[module.headline]:.4g}, {summary['seconds']} s")
     return summary
 
 
@@ -99,28 +102,14 @@ def _claim(folder: Path, cfg: DictConfig) -> None:
         OmegaConf.save(OmegaConf.create(wanted), temporary)
 
 
-def _child(cfg: DictConfig) -> nn.Module:
-    """The destination, with the library's own initial weights."""
-    with torch.device("meta"):
-        parent = timm.create_model(**cfg.parent.model)
-    shape = vit.resized(parent, width=cfg.destination.width, depth=cfg.destination.depth)
-    return timm.create_model(**{**cfg.parent.model, **shape})
-
-
-def _subclone(cfg: DictConfig, child: nn.Module, data, folder: Path) -> nn.Module:
-    path = cfg.parent.weights.get("checkpoint_path")
-    if path and not os.path.exists(path):
-        raise SubcloningError(
-            f"the parent's weights {path} do not exist: train the parent first (see configs/experiment)"
-        )
-    parent = timm.create_model(**cfg.parent.model, **cfg.parent.weights)
+def _subclone(cfg: DictConfig, parent: nn.Module, child: nn.Module, data, folder: Path) -> None:
     scores = score(parent, data.scoring_batches()) if cfg.init.select in ("importance", "least") else None
     plan = make_plan(parent, child, scores, select=cfg.init.select, seed=cfg.seed)
     plan.save(folder / "plan.safetensors")
-    return apply_plan(plan, parent, child, scale=cfg.init.scale)
+    apply_plan(plan, parent, child, scale=cfg.init.scale, scale_tied=cfg.init.get("scale_tied", False))
 
 
-def _trainer(cfg: DictConfig, folder: Path, history: History) -> Trainer:
+def _trainer(cfg: DictConfig, folder: Path, history: History, epochs: int) -> Trainer:
     checkpoints = ModelCheckpoint(
         dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
     )
@@ -140,7 +129,7 @@ def _trainer(cfg: DictConfig, folder: Path, history: History) -> Trainer:
     return Trainer(
         **cfg.trainer,
         default_root_dir=folder,
-        max_epochs=cfg.optim.epochs,
+        max_epochs=epochs,
         gradient_clip_val=cfg.optim.clip,
         callbacks=callbacks,
         logger=logger,
@@ -153,15 +142,9 @@ def _trainer(cfg: DictConfig, folder: Path, history: History) -> Trainer:
     )
 
 
-def _export(model: nn.Module, folder: Path, preprocessing: dict) -> None:
-    """Save for plain timm, so that the folder is whole or absent."""
-    shutil.rmtree(folder, ignore_errors=True)
-    with atomic(folder) as temporary:
-        save_for_hf(model, temporary, safe_serialization=True, data_config=preprocessing)
-
-
 def _quieten() -> None:
     """One line per run is enough: Lightning's hints about workers and devices do not apply to data in memory."""
+    transformers.utils.logging.disable_progress_bar()
     for name in ("pytorch_lightning", "timm"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")

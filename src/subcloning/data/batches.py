@@ -1,0 +1,65 @@
+"""One global batch, split over ranks and over passes; and batches numbered by step, so that any step can be read."""
+
+from collections.abc import Iterator
+
+import torch
+from pytorch_lightning import Trainer
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from ..axes import SubcloningError
+from .tokens import Blocks, TokenStream
+
+
+def accumulation(batch_size: int, world_size: int, micro_batch: int | None = None) -> int:
+    """Passes per optimiser step, so that `batch_size` samples of all ranks together go through `micro_batch` at a time.
+
+    micro_batch: samples per rank and pass, as the memory allows; None for all at once.
+    """
+    micro_batch = micro_batch or max(1, batch_size // world_size)
+    passes, rest = divmod(batch_size, world_size * micro_batch)
+    if rest or not passes:
+        raise SubcloningError(
+            f"a batch of {batch_size} does not divide into {world_size} device(s) x micro_batch={micro_batch}: change "
+            "the number of devices or micro_batch"
+        )
+    return passes
+
+
+class Steps(Sampler):
+    """Numbers of one epoch's micro-batches, from where the trainer stands: a resumed run goes on at its own step."""
+
+    def __init__(self, trainer: Trainer, steps_per_epoch: int):
+        self.trainer, self.steps_per_epoch = trainer, steps_per_epoch
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * self.trainer.accumulate_grad_batches
+
+    def __iter__(self) -> Iterator[int]:
+        start = self.trainer.global_step * self.trainer.accumulate_grad_batches
+        return iter(range(start, (start // len(self) + 1) * len(self)))
+
+
+class TrainingBatches(Dataset):
+    """Micro-batch by number: (size, context + 1) token ids of one rank. All ranks together read each block once."""
+
+    def __init__(self, blocks: Blocks, size: int, rank: int, world_size: int):
+        self.blocks, self.size, self.rank, self.world_size = blocks, size, rank, world_size
+
+    def __getitem__(self, number: int) -> Tensor:
+        return torch.from_numpy(self.blocks.rows((number * self.world_size + self.rank) * self.size, self.size))
+
+
+class ValidationBlocks(Dataset):
+    """`count` blocks of a stream, (context + 1,) each, spread evenly over it; indexed by tensors of numbers."""
+
+    def __init__(self, stream: TokenStream, context: int, count: int):
+        self.stream, self.context, self.count = stream, context, count
+        self.spacing = (len(stream) - 1) // context // count * context
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, numbers: Tensor) -> Tensor:
+        rows = [torch.from_numpy(self.stream.read(n * self.spacing, self.context + 1)) for n in numbers.tolist()]
+        return torch.stack(rows)

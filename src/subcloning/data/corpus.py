@@ -1,0 +1,242 @@
+"""A corpus as token ids on disk: prepared once by any number of processes, then memory-mapped.
+
+In its folder:
+
+    manifest.json            what the text is, the tokenizer, and of each split the shards with tokens, bytes and sha256
+    tokenizer/               for `transformers.AutoTokenizer.from_pretrained`
+    train-00000-00000.npy    token ids, uint16 or uint32; the first number is the source's unit, the second counts on
+    validation-00000-00000.npy
+
+The source's text is cut into chunks, whatever the number of processes, and each chunk becomes one shard of each split.
+A chunk is done when its record in parts/ is there, which is written last; so preparation that was stopped at any point
+goes on from there. The manifest is written when all chunks are done, and the records are removed.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from joblib import Parallel, delayed
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from ..axes import SubcloningError
+from ..files import atomic
+from .sources import Piece
+from .tokens import TokenStream
+
+GROUP = 2**21  # characters that are tokenised at a time: an encoding takes far more memory than its ids
+SPLITS = ("train", "validation")
+
+
+class Corpus:
+    """The text of `source` (see `sources`) in tokens of `tokenizer` (see `tokenizer`), kept in `folder`.
+
+    shard_mib: text in a shard, in 2^20 characters.
+    """
+
+    def __init__(self, folder: str, source, tokenizer, *, shard_mib: float = 16):
+        self.folder, self.source, self.tokenizer = Path(folder), source, tokenizer
+        self.chunk = int(shard_mib * 2**20)
+        description = {"source": source.description, "tokenizer": tokenizer.description, "shard_mib": shard_mib}
+        self.description = json.loads(json.dumps(description))  # as it comes back from a file
+
+    def prepare(self, processes: int | None = None, node: int = 0, nodes: int = 1) -> dict:
+        """Make what is missing, and return the manifest, or {} while other nodes have not finished their share.
+
+        processes: default, all cores. node, nodes: this node takes every so many-th unit of the source.
+        """
+        (self.folder / "parts").mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "lock"):
+            if manifest := self._manifest():
+                shutil.rmtree(self.folder / "parts")
+                return manifest
+            self._begin()
+        units = range(node, len(self.source.units), nodes)
+        with FileLock(self.folder / f"lock-{node}-of-{nodes}"):
+            work = Parallel(processes or os.cpu_count(), return_as="generator_unordered", pre_dispatch="2*n_jobs")
+            with tqdm(desc=f"preparing {self.folder}", unit="B", unit_scale=True, mininterval=1) as progress:
+                for size in work(self._todo(units, progress)):
+                    progress.update(size)
+        with FileLock(self.folder / "lock"):
+            return self._finish()
+
+    def open(self, *, verify: bool = True) -> "Tokens":
+        """The prepared corpus. verify: read all shards once and hold them against their checksums."""
+        manifest = self._manifest()
+        if not manifest:
+            raise SubcloningError(f"{self.folder} holds no prepared corpus: run python -m subcloning.prepare first")
+        return Tokens(self.folder, manifest, verify)
+
+    def _manifest(self) -> dict:
+        file = self.folder / "manifest.json"
+        if not file.exists():
+            return {}
+        manifest = json.loads(file.read_text())
+        self._compare({key: manifest[key] for key in self.description})
+        return manifest
+
+    def _compare(self, found: dict) -> None:
+        for key, wanted in self.description.items():
+            if found[key] != wanted:
+                raise SubcloningError(
+                    f"{self.folder} holds another corpus: its {key} is {found[key]}, wanted {wanted}. Give this one a "
+                    "folder of its own, or remove that one"
+                )
+
+    def _begin(self) -> None:
+        """Claim the folder, clear away what a killed process left half-written, and make the tokenizer."""
+        claim = self.folder / "parts" / "description.json"
+        if claim.exists():
+            self._compare(json.loads(claim.read_text()))
+        else:
+            with atomic(claim) as temporary:
+                temporary.write_text(json.dumps(self.description))
+        if not (self.folder / "tokenizer").exists():
+            made = self.tokenizer.make(p.text for unit in self.source.units for p in self._training(unit))
+            if made.eos_token_id is None:
+                raise SubcloningError("the tokenizer has no end-of-text token (eos_token), which parts documents")
+            with atomic(self.folder / "tokenizer") as temporary:
+                made.save_pretrained(temporary)
+
+    def _training(self, unit) -> Iterator[Piece]:
+        return (piece for piece in self.source.read(unit) if piece.split == "train")
+
+    def _end_of_text(self) -> int:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.folder / "tokenizer").eos_token_id
+
+    def _todo(self, units, progress) -> Iterator:
+        """Encoding calls for the chunks that have no record yet."""
+        end_of_text = self._end_of_text()
+        for done, unit in enumerate(units):
+            progress.set_postfix_str(f"{done}/{len(units)} units")
+            if self._records(unit)[1]:
+                continue
+            for number, (pieces, last) in enumerate(_chunks(self.source.read(self.source.units[unit]), self.chunk)):
+                name = f"{unit:05d}-{number:05d}"
+                if not self._record(name).exists():
+                    yield delayed(encode)(self.folder, name, pieces, last, end_of_text)
+
+    def _record(self, name: str) -> Path:
+        return self.folder / "parts" / f"{name}.json"
+
+    def _records(self, unit: int) -> tuple[list[dict], bool]:
+        """The unit's records up to the first that is missing, and whether they are all."""
+        records = []
+        while (file := self._record(f"{unit:05d}-{len(records):05d}")).exists():
+            records.append(json.loads(file.read_text()))
+            if records[-1]["last"]:
+                return records, True
+        return records, False
+
+    def _finish(self) -> dict:
+        if manifest := self._manifest():
+            return manifest
+        units = [self._records(unit) for unit in range(len(self.source.units))]
+        if not all(complete for _, complete in units):
+            return {}
+        shards = {split: [] for split in SPLITS}
+        for records, _ in units:
+            for record in records:
+                for split, shard in record["shards"].items():
+                    shards[split].append(shard)
+        backend = _tokenizer(self.folder)
+        manifest = self.description | {
+            "tokenizer_sha256": hashlib.sha256(backend.to_str().encode()).hexdigest(),
+            "vocab_size": backend.get_vocab_size(),
+            "end_of_text": self._end_of_text(),
+            "splits": {
+                split: {key: sum(s[key] for s in found) for key in ("tokens", "documents", "characters")}
+                | {"shards": found}
+                for split, found in shards.items()
+            },
+        }
+        for leftover in self.folder.glob(".*.tmp"):  # of processes that were killed
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        with atomic(self.folder / "manifest.json") as temporary:
+            temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+        shutil.rmtree(self.folder / "parts")
+        return manifest
+
+
+class Tokens:
+    """An open corpus: `splits` maps `train` and `validation` to a `TokenStream`, `manifest` says what it is."""
+
+    def __init__(self, folder: Path, manifest: dict, verify: bool):
+        self.folder, self.manifest = folder, manifest
+        self.splits = {}
+        for split, info in manifest["splits"].items():
+            for shard in info["shards"]:
+                self._check(folder / shard["file"], shard, verify)
+            self.splits[split] = TokenStream([(folder / s["file"], s["tokens"]) for s in info["shards"]])
+
+    @staticmethod
+    def _check(path: Path, shard: dict, verify: bool) -> None:
+        mend = f"remove {path.parent} and prepare it again"
+        if not path.exists():
+            raise SubcloningError(f"{path} is missing: {mend}")
+        if path.stat().st_size != shard["bytes"]:
+            raise SubcloningError(f"{path} has {path.stat().st_size} bytes, expected {shard['bytes']}: {mend}")
+        if verify and _sha256(path) != shard["sha256"]:
+            raise SubcloningError(f"{path} is damaged, its sha256 is not the manifest's: {mend}")
+
+
+def _chunks(pieces: Iterator[Piece], size: int) -> Iterator[tuple[list[Piece], bool]]:
+    """(pieces of at least `size` characters together, whether these are the last)."""
+    chunk, length = [], 0
+    for piece in pieces:
+        if length >= size:
+            yield chunk, False
+            chunk, length = [], 0
+        chunk.append(piece)
+        length += len(piece.text)
+    yield chunk, True
+
+
+def encode(folder: Path, name: str, pieces: list[Piece], last: bool, end_of_text: int) -> int:
+    """Write a chunk's shards and then its record; return its size in characters."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core per process
+    tokenizer = _tokenizer(folder)
+    dtype = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32
+    ids: dict[str, list[np.ndarray]] = {}
+    counts: dict[str, dict[str, int]] = {}
+    for group, _ in _chunks(iter(pieces), GROUP):
+        encodings = tokenizer.encode_batch_fast([piece.text for piece in group], add_special_tokens=False)
+        for piece, encoding in zip(group, encodings, strict=True):
+            found = ids.setdefault(piece.split, [])
+            found.append(np.array(encoding.ids + [end_of_text] * piece.end, dtype))
+            count = counts.setdefault(piece.split, {"documents": 0, "characters": 0})
+            count["documents"] += piece.end
+            count["characters"] += len(piece.text)
+    shards = {}
+    for split in sorted(ids):
+        path = folder / f"{split}-{name}.npy"
+        tokens = np.concatenate(ids[split])
+        with atomic(path) as temporary:
+            with open(temporary, "wb") as file:
+                np.save(file, tokens)
+            facts = {"tokens": len(tokens), "bytes": temporary.stat().st_size, "sha256": _sha256(temporary)}
+        shards[split] = {"file": path.name, **counts[split], **facts}
+    with atomic(folder / "parts" / f"{name}.json") as temporary:
+        temporary.write_text(json.dumps({"shards": shards, "last": last}))
+    return sum(len(piece.text) for piece in pieces)
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(folder: Path) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True  # text that spells a special token is text
+    return tokenizer
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

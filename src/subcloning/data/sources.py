@@ -1,0 +1,225 @@
+"""Where text comes from: Python's standard library, text files, or a set of the `datasets` library.
+
+A source has a `description` (what its text depends on, for the manifest), and `units`, parts that can be read apart
+from each other, and so by different nodes. `read(unit)` yields the unit's text in pieces, always the same ones.
+"""
+
+import glob
+import hashlib
+import json
+import lzma
+import os
+import platform
+import sysconfig
+import tokenize
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import fsspec
+import zstandard
+
+from ..axes import SubcloningError
+
+PIECE = 2**20  # characters, about, of a long document that are handed on at a time
+UNIT = 2**26  # bytes of files, about, that make one unit
+
+
+class Piece(NamedTuple):
+    """Some text of a document, its split (`train` or `validation`), and whether the document ends here."""
+
+    text: str
+    split: str
+    end: bool = True
+
+
+def by_hash(key: str, validation: float) -> str:
+    """The split of the document that is known by `key`: `validation` for that share of all keys."""
+    return "validation" if int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) < validation * 2**32 else "train"
+
+
+class Stdlib:
+    """The source code of this Python's standard library, one document per file.
+
+    Tests, encodings and pydoc's topics are left out.
+
+    Split by a hash of the file's path, so that a module is in the same split in every version of Python.
+    """
+
+    LEFT_OUT = frozenset(
+        ("test", "tests", "idle_test", "encodings", "pydoc_data", "site-packages", "dist-packages", "_bundled")
+    )
+
+    def __init__(self, validation: float = 0.05):
+        self.root, self.validation = Path(sysconfig.get_path("stdlib")), validation
+        files = sorted(file.relative_to(self.root) for file in self.root.rglob("*.py"))
+        # _sysconfigdata and config-* hold paths of the machine that Python was built on.
+        built = ("_sysconfigdata", "config-")
+        self.files = [f for f in files if not self.LEFT_OUT & set(f.parts) and not f.parts[0].startswith(built)]
+        if not self.files:
+            raise SubcloningError(f"no source files in {self.root}: this Python comes without its standard library's")
+        self.description = {
+            "kind": "Python standard library",
+            "python": platform.python_version(),
+            "files": len(self.files),
+            "split": f"validation: {validation:g} of the files, by sha256 of the path",
+        }
+        self.units = (0,)
+
+    def read(self, unit: int) -> Iterator[Piece]:
+        for file in self.files:
+            with tokenize.open(self.root / file) as opened:  # knows about coding comments
+                yield Piece(opened.read(), by_hash(file.as_posix(), self.validation))
+
+
+class TextFiles:
+    """UTF-8 files by glob: .txt, a whole file or the text between `separator` lines; .jsonl, one document per line.
+
+    Both may be compressed (.gz, .xz, .bz2, .zst). train, validation: globs (`**` for any depth), or lists of them.
+    Without `validation` the share `validation_share` of the documents is set aside, by a hash of how each begins.
+    separator: a line, "" for an empty one, that ends a document in .txt files; None: the end of the file does.
+    text: the key in .jsonl.
+    """
+
+    def __init__(
+        self,
+        train: str | Sequence[str],
+        validation: str | Sequence[str] | None = None,
+        *,
+        validation_share: float = 0.01,
+        separator: str | None = None,
+        text: str = "text",
+    ):
+        self.separator, self.text, self.share = separator, text, validation_share
+        files = {"validation": [] if validation is None else self._find(validation), "train": self._find(train)}
+        self.units = [(unit, split) for split, found in files.items() for unit in _grouped(found)]
+        self.own_split = validation is not None
+        share = f"validation: {validation_share:g} of the documents, by sha256 of their beginning"
+        self.description = {
+            "kind": "text files",
+            "files": {
+                split: [[os.path.basename(file), os.path.getsize(file)] for file in found]
+                for split, found in files.items()
+            },
+            "separator": separator,
+            "split": share if validation is None else "by file",
+        }
+
+    @staticmethod
+    def _find(patterns: str | Sequence[str]) -> list[str]:
+        found = []
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            matches = sorted(file for file in glob.glob(os.path.expanduser(pattern), recursive=True))
+            if not matches:
+                raise SubcloningError(f"no file matches {pattern!r} (from {os.getcwd()}): check the glob")
+            found += matches
+        if unknown := [file for file in found if not {".txt", ".jsonl"} & set(Path(file).suffixes)]:
+            raise SubcloningError(f"{unknown[0]}: expected .txt or .jsonl, as they are or as .gz, .xz, .bz2 or .zst")
+        return found
+
+    def read(self, unit: tuple[list[str], str]) -> Iterator[Piece]:
+        files, split = unit
+        for file in files:
+            documents = self._jsonl if ".jsonl" in Path(file).suffixes else self._txt
+            beginning = None
+            try:
+                with fsspec.open(file, "rt", compression="infer", encoding="utf-8") as lines:
+                    for text, end in documents(lines):
+                        beginning = text[:1024] if beginning is None else beginning
+                        yield Piece(text, split if self.own_split else by_hash(beginning, self.share), end)
+                        beginning = None if end else beginning
+            except (OSError, EOFError, ValueError, KeyError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
+                raise SubcloningError(f"{file} is damaged, or not text of the expected kind: {error!r}") from error
+
+    def _jsonl(self, lines) -> Iterator[tuple[str, bool]]:
+        for line in lines:
+            if line.strip():
+                yield json.loads(line)[self.text], True
+
+    def _txt(self, lines) -> Iterator[tuple[str, bool]]:
+        """Pieces of about `PIECE` characters of long documents; short ones whole."""
+        held, length = [], 0
+        for line in lines:
+            ends = self.separator is not None and line.rstrip("\n") == self.separator
+            if ends or length >= PIECE:
+                if length:
+                    yield "".join(held), ends
+                held, length = [], 0
+            if not ends:
+                held.append(line)
+                length += len(line)
+        if length:
+            yield "".join(held), True
+
+
+def _grouped(files: Sequence[str]) -> Iterator[list[str]]:
+    """Runs of files of `UNIT` bytes or more together, so that many small ones do not make as many shards."""
+    group, size = [], 0
+    for file in files:
+        group.append(file)
+        size += os.path.getsize(file)
+        if size >= UNIT:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+class Hub:
+    """A text set of the `datasets` library, by name on the Hub or by a local path (`save_to_disk`, or Parquet files).
+
+    revision: a commit of the Hub's repository; give it, so that the text cannot change. validation: the name of that
+    split, or the share of documents to set aside. streaming: decode while downloading, and keep no copy of the source.
+    parts: into how many units a map-style set is cut; a streamed one has as many as it has files.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str | None = None,
+        *,
+        revision: str | None = None,
+        train: str = "train",
+        validation: str | float = "validation",
+        text: str = "text",
+        streaming: bool = False,
+        parts: int = 64,
+    ):
+        self.args = {"path": path, "name": name, "revision": revision}
+        self.text, self.streaming, self.parts = text, streaming, parts
+        self.share = validation if isinstance(validation, float) else None
+        splits = {train: "train"} if self.share is not None else {train: "train", validation: "validation"}
+        self.sets = {name: self._load(source) for source, name in splits.items()}
+        for data in self.sets.values():
+            if data.column_names and text not in data.column_names:
+                raise SubcloningError(f"{path} has no column {text!r}, only {data.column_names}: set text=...")
+        self.units = [(name, shard) for name, data in self.sets.items() for shard in range(data.num_shards)]
+        share = f"validation: {self.share} of the documents, by sha256 of their beginning"
+        self.description = {
+            "kind": "datasets",
+            **self.args,
+            "splits": splits,
+            "shards": {name: data.num_shards for name, data in self.sets.items()},
+            "split": "the set's own" if self.share is None else share,
+        }
+
+    def _load(self, split: str):
+        import datasets
+
+        path = Path(self.args["path"])
+        if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+            data = datasets.load_from_disk(path)
+            data = data[split] if isinstance(data, dict) else data
+        else:
+            data = datasets.load_dataset(**self.args, split=split, streaming=self.streaming)
+        if isinstance(data, datasets.IterableDataset):
+            return data
+        return data.to_iterable_dataset(num_shards=max(1, min(self.parts, len(data))))
+
+    def read(self, unit: tuple[str, int]) -> Iterator[Piece]:
+        name, number = unit
+        data = self.sets[name]
+        for row in data.shard(num_shards=data.num_shards, index=number):  # picks a file before anything is decoded
+            text = row[self.text]
+            yield Piece(text, name if self.share is None else by_hash(text[:1024], self.share))

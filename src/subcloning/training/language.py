@@ -1,0 +1,144 @@
+"""Next-token prediction with Hugging Face GPT-2."""
+
+import shutil
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from timm.optim import param_groups_weight_decay
+from torch import Tensor
+from torchmetrics import MeanMetric
+from transformers import GPT2Config, GPT2LMHeadModel, get_cosine_schedule_with_warmup
+
+from ..axes import SubcloningError
+from ..cost import peak_flops, training_flops
+from ..families import gpt2
+
+
+class LanguageModel(LightningModule):
+    """Mean cross-entropy of the next token, in nats, and perplexity; AdamW with a cosine schedule in steps.
+
+    optim: lr, weight_decay, betas, tokens and warmup_tokens, as in `configs/optim/adamw_tokens.yaml`.
+    batch_tokens: tokens of one optimiser step, over all ranks and passes.
+    context: tokens of one sequence.
+    fused: the faster optimiser, which Lightning does not let clip gradients in mixed precision.
+    """
+
+    headline = "val_perplexity"
+
+    def __init__(self, model: GPT2LMHeadModel, optim: dict, batch_tokens: int, context: int, *, fused: bool = True):
+        super().__init__()
+        if optim["tokens"] % optim["validate_every"]:
+            raise SubcloningError(f"tokens={optim['tokens']} must be a multiple of {optim['validate_every']=}")
+        self.model, self.optim, self.batch_tokens, self.fused = model, optim, batch_tokens, fused
+        with torch.device("meta"):
+            self.flops_per_token = training_flops(GPT2LMHeadModel(model.config), _sample(context)) / context
+        self.val_loss = MeanMetric()
+
+    @property
+    def epochs(self) -> int:
+        """An epoch is the time from one validation to the next."""
+        return self.optim["tokens"] // self.optim["validate_every"]
+
+    def progress(self, step: int) -> dict[str, int]:
+        """What the curve is drawn against."""
+        return {"tokens": step * self.batch_tokens}
+
+    def loss(self, tokens: Tensor) -> Tensor:
+        logits = self.model(tokens[:, :-1], use_cache=False).logits
+        return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+
+    def training_step(self, tokens: Tensor) -> Tensor:
+        loss = self.loss(tokens)
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(tokens), sync_dist=True)
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        self.started = time.perf_counter(), self.trainer.global_step
+
+    def on_validation_epoch_start(self) -> None:
+        """Speed of the training since the last validation: tokens/s, and its share of what the devices could do."""
+        if self.trainer.state.fn != "fit":
+            return
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        start, step = self.started
+        speed = (self.trainer.global_step - step) * self.batch_tokens / (time.perf_counter() - start)
+        self.log("tokens_per_second", speed, prog_bar=True)
+        if peak := peak_flops(self.device):
+            self.log("mfu", speed * self.flops_per_token / (peak * self.trainer.world_size), prog_bar=True)
+
+    def validation_step(self, tokens: Tensor) -> None:
+        self.val_loss.update(self.loss(tokens), len(tokens))
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val_loss", self.val_loss)
+        self.log("val_perplexity", self.val_loss.compute().exp(), prog_bar=True)
+
+    def configure_optimizers(self) -> dict:
+        o = self.optim
+        # Norms and biases are spared by their shape. The token embedding is decayed: tied, it is the head's matrix.
+        groups = param_groups_weight_decay(
+            self.model, o["weight_decay"], no_weight_decay_list=["transformer.wpe.weight"]
+        )
+        optimiser = torch.optim.AdamW(groups, lr=o["lr"], betas=tuple(o["betas"]), fused=self.fused)
+        warmup, total = (round(o[key] / self.batch_tokens) for key in ("warmup_tokens", "tokens"))
+        schedule = get_cosine_schedule_with_warmup(optimiser, warmup, total)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class GPT2Parent:
+    """A GPT-2 whose children are trained, as `configs/parent` describes it.
+
+    model: arguments of `GPT2Config`. weights: `path` of a local folder, or `name` on the Hub and its `revision`; None
+    for random weights, to try things out before anything is downloaded.
+    """
+
+    def __init__(self, name: str, model: dict, weights: dict | None):
+        self.name, self.config, self.weights = name, GPT2Config(**model), weights
+
+    def child(self, destination: dict) -> GPT2LMHeadModel:
+        """A model of the destination's shape, with the library's own initial weights."""
+        shape = gpt2.resized(self.config, **destination)
+        return GPT2LMHeadModel(GPT2Config.from_dict(self.config.to_dict() | shape))
+
+    def trained(self) -> GPT2LMHeadModel:
+        if self.weights is None:
+            return GPT2LMHeadModel(self.config)
+        if "path" in self.weights and not Path(self.weights["path"]).exists():
+            raise SubcloningError(
+                f"the parent {self.weights['path']} does not exist: train the parent first (see configs/experiment)"
+            )
+        place = self.weights.get("path") or self.weights["name"]
+        return GPT2LMHeadModel.from_pretrained(place, revision=self.weights.get("revision"), dtype=torch.float32)
+
+    def module(self, model: GPT2LMHeadModel, optim: dict, data, *, fused: bool) -> LanguageModel:
+        config, manifest = model.config, data.corpus.manifest
+        if manifest["vocab_size"] > config.vocab_size or manifest["end_of_text"] != config.eos_token_id:
+            raise SubcloningError(
+                f"{data.corpus.folder} has {manifest['vocab_size']} tokens and ends texts by "
+                f"{manifest['end_of_text']}; parent={self.name} has vocab_size={config.vocab_size} and "
+                f"eos_token_id={config.eos_token_id}: choose a parent and data that share a tokenizer"
+            )
+        if data.context > config.n_positions:
+            raise SubcloningError(
+                f"context={data.context} is more than the model's n_positions={config.n_positions}: shorten it"
+            )
+        return LanguageModel(model, optim, data.batch_tokens, data.context, fused=fused)
+
+    def workload(self, cfg) -> tuple[dict, float, int]:
+        """(inputs of one sample, samples of a run, tokens of a sample)."""
+        return _sample(cfg.data.context), cfg.optim.tokens / cfg.data.context, cfg.data.context
+
+    def export(self, model: GPT2LMHeadModel, folder: Path, data) -> None:
+        """Save for plain transformers, tokenizer included."""
+        model.save_pretrained(folder)
+        shutil.copytree(data.corpus.folder / "tokenizer", folder, dirs_exist_ok=True)
+
+
+def _sample(context: int) -> dict:
+    """Inputs of one sequence on the default device. A full mask, since building one reads values."""
+    mask = torch.ones(1, 1, context, context, dtype=torch.bool)
+    return {"input_ids": torch.zeros(1, context, dtype=torch.long), "attention_mask": mask, "use_cache": False}
