@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from subcloning import SubcloningError
-from subcloning.analysis.__main__ import TARGETS, put_into_readme, report
+from subcloning.analysis.__main__ import STUDIES, put_into_readme, report
 from subcloning.analysis.convergence import _text, convergence_table
 from subcloning.analysis.speedup import best_settings, speed_up, time_to_target
 
 ROOT = Path(__file__).parents[1]
+DIGITS = STUDIES["digits"]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def curves(arms):
 
 
 def test_convergence_table():
-    table = convergence_table(curves({"subclone": [4, 5, 6], "random": [16, 20, 40]}), target=0.9).set_index("init")
+    table = convergence_table(curves({"subclone": [4, 5, 6], "random": [16, 20, 40]}), DIGITS).set_index("init")
     assert table.index.tolist() == ["random", "subclone"]
     assert table.loc["random", "epochs to 90%"] == "18.0 (2/3)"
     assert table.loc["subclone", "epochs to 90%"] == "4.5"
@@ -79,10 +80,10 @@ def test_convergence_table():
 
 
 def test_it_can_say_that_there_is_no_speed_up():
-    table = convergence_table(curves({"random": [8, 8, 8], "subclone": [16, 40, 40]}), target=0.9).set_index("init")
+    table = convergence_table(curves({"random": [8, 8, 8], "subclone": [16, 40, 40]}), DIGITS).set_index("init")
     assert table.loc["subclone", "epochs to 90%"] == "> 20 (1/3)"
     assert table.loc["subclone", "speed-up to 90%"] == "-"
-    never = convergence_table(curves({"random": [8, 8, 8], "subclone": [40, 40, 40]}), target=0.9).set_index("init")
+    never = convergence_table(curves({"random": [8, 8, 8], "subclone": [40, 40, 40]}), DIGITS).set_index("init")
     assert never.loc["subclone", "epochs to 90%"] == "> 20 (0/3)"
 
 
@@ -90,22 +91,22 @@ def test_untuned_mixture_is_refused():
     runs = curves({"random": [8, 8]})
     runs.loc[runs["seed"] == 1, "lr"] = 2e-3
     with pytest.raises(SubcloningError, match="an arm must have one lr"):
-        convergence_table(runs, 0.9)
+        convergence_table(runs, DIGITS)
 
 
 def test_best_settings_take_the_fastest_then_the_best():
     grid = pd.concat([curves({"a": [n]}).assign(lr=lr) for lr, n in [(1e-3, 10), (2e-3, 5), (4e-3, 30)]])
-    assert best_settings(grid, 0.9).loc["a", "lr"] == 2e-3
+    assert best_settings(grid, DIGITS).loc["a", "lr"] == 2e-3
     unreached = pd.concat([curves({"a": [n]}).assign(lr=lr) for lr, n in [(1e-3, 40), (2e-3, 30)]])
-    assert best_settings(unreached, 0.9).loc["a", "lr"] == 2e-3
+    assert best_settings(unreached, DIGITS).loc["a", "lr"] == 2e-3
 
 
-@pytest.mark.parametrize("study", TARGETS)
+@pytest.mark.parametrize("study", STUDIES)
 def test_committed_results_are_those_of_the_committed_runs(study, tmp_path):
     committed = ROOT / "experiments" / study
     for file in committed.glob("*.csv"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    text = report(tmp_path, TARGETS[study])
+    text = report(tmp_path, STUDIES[study])
     for name in ("table.csv", "table.md", "tuning.md"):
         assert (tmp_path / name).read_text() == (committed / name).read_text(), name
     assert text in (ROOT / "README.md").read_text()
@@ -113,10 +114,10 @@ def test_committed_results_are_those_of_the_committed_runs(study, tmp_path):
         assert (tmp_path / name).stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("study", TARGETS)
+@pytest.mark.parametrize("study", STUDIES)
 def test_the_study_uses_the_winners_of_its_grid(study):
     tuned = yaml.safe_load((ROOT / "configs" / "experiment" / f"{study}.yaml").read_text())["tuned"]
-    best = best_settings(pd.read_csv(ROOT / "experiments" / study / "grid.csv"), TARGETS[study])
+    best = best_settings(pd.read_csv(ROOT / "experiments" / study / "grid.csv"), STUDIES[study])
     assert set(tuned) == set(best.index)
     for init, row in best.iterrows():
         assert (float(tuned[init]["lr"]), float(tuned[init]["weight_decay"])) == (row["lr"], row["weight_decay"]), init

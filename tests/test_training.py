@@ -69,10 +69,10 @@ def test_documented_commands_compose(config, document):
         OmegaConf.resolve(config(*overrides))
 
 
-@pytest.mark.parametrize("destination", names("destination"))
+@pytest.mark.parametrize("destination", ["full", "half_width", "half_width_two_thirds_depth"])
 def test_destinations(config, destination):
     cfg = config("experiment=digits", f"destination={destination}")
-    child = run_module._child(cfg)
+    child = instantiate(cfg.parent).child({key: value for key, value in cfg.destination.items() if key != "name"})
     assert (child.embed_dim, len(child.blocks)) == (96 * cfg.destination.width, round(6 * cfg.destination.depth))
     assert child.blocks[0].attn.head_dim == 16
 
@@ -167,8 +167,9 @@ def test_mixed_precision(config, parent):
 
 def test_width_that_splits_a_head_is_refused(config):
     with pytest.raises(SubcloningError, match=r"width=0.4 of 6 heads is 2.4: .*whole number"):
-        run_module._child(config("experiment=digits", "destination.width=0.4"))
+        run(config("experiment=digits", "destination.width=0.4"))
     vit = timm.create_model("vit_tiny_patch16_224")
+    assert resized(vit, heads=1, blocks=2) == {"embed_dim": 64, "num_heads": 1, "depth": 2}
     assert resized(vit, width=2 / 3, depth=0.5) == {"embed_dim": 128, "num_heads": 2, "depth": 6}
 
 

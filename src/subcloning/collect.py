@@ -38,8 +38,9 @@ def collect(source: Path, target: Path, stem: str = "runs") -> pd.DataFrame:
         raise SubcloningError(
             f"{source} holds runs of several parents and destinations, {sorted(models)}: give each its name="
         )
-    table = pd.concat(curves).sort_values([*keys, "epoch"])
-    table = table[[*keys, *(column for column in table if column not in keys)]]
+    table = pd.concat(curves).sort_values([*keys, "step"])
+    # Speed belongs to the machine and its other load: it stays in each run's own metrics.csv.
+    table = table[[*keys, *(column for column in table if column not in (*keys, "tokens_per_second", "mfu"))]]
     flat = pd.json_normalize(records).map(str)
     common = [column for column in flat if flat[column].nunique() == 1]
     provenance = {"common": flat.loc[0, common].to_dict(), "runs": flat.drop(columns=common).to_dict("records")}

@@ -1,54 +1,72 @@
-"""Random against subcloned: the table and the figure of a convergence study (paper Fig. 9, 12 and 14)."""
+"""Random against subcloned: the table and the figure of a convergence study (paper Fig. 9, 10, 12 and 14)."""
 
 import numpy as np
 import pandas as pd
 
 from ..axes import SubcloningError
-from .speedup import Ratio, speed_up, times_to_target
+from .speedup import Ratio, Study, final, speed_up, times_to_target
 from .style import COLOURS, LABELS, figure
 
 BASELINE = "random"
 
 
-def convergence_table(runs: pd.DataFrame, target: float, metric: str = "val_accuracy") -> pd.DataFrame:
+def convergence_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
     """One row per init mode, in the order of `LABELS`, and all cells as text.
 
-    Accuracies are means over seeds; epochs are medians, with `(2/3)` where only so many runs got there. There are two
-    targets: `target`, and the baseline's own final quality (its median over seeds).
+    Accuracies and perplexities are of the mean over seeds; times are medians, with `(2/3)` where only so many runs got
+    there. There are two targets: the study's early one, and the baseline's own final quality (its median over seeds).
     """
-    last = runs["epoch"].max()
-    final = runs[runs["epoch"] == last].groupby("init")[metric]
-    targets = {f"{target:.0%}": target, "random's final": final.median()[BASELINE]}
-    times = {name: times_to_target(runs, value, metric) for name, value in targets.items()}
+    last = runs[study.time].max()
+    end = final(runs, study).groupby("init").median()[BASELINE]
+    early = quality_text(study.target, study, digits=0)
+    targets = {early if study.sign > 0 else f"perplexity {early}": study.target, "random's final": end}
+    times = {name: times_to_target(runs, study, value) for name, value in targets.items()}
+    unit = {"epoch": "epochs"}.get(study.time, study.time)
     rows = []
     for init in [label for label in LABELS if label in set(runs["init"])]:
         arm = runs[runs["init"] == init]
         row = {"init": init, "LR": _one(arm["lr"]), "WD": _one(arm["weight_decay"]), "seeds": arm["seed"].nunique()}
-        for epoch in (0, 1, 2, 5, last):
-            row[f"after {epoch}"] = f"{arm.loc[arm['epoch'] == epoch, metric].mean():.1%}"
+        for time in (*study.shown, last):
+            mean = arm.loc[arm[study.time] == time, study.metric].mean()
+            row[f"after {time_text(time, study, digits=0)}"] = quality_text(mean, study)
         for name, time in times.items():
             mine = time[init]
             reached, median = np.isfinite(mine).sum(), mine.median()
             count = "" if reached == len(mine) else f" ({reached}/{len(mine)})"
-            row[f"epochs to {name}"] = (f"{median:.1f}" if np.isfinite(median) else f"> {last}") + count
+            text = time_text(median, study) if np.isfinite(median) else f"> {time_text(last, study, digits=0)}"
+            row[f"{unit} to {name}"] = text + count
             row[f"speed-up to {name}"] = "1" if init == BASELINE else _text(speed_up(time[BASELINE], mine))
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def convergence_figure(runs: pd.DataFrame, target: float | None = None):
-    """Validation accuracy and loss against epochs: mean over seeds, and the range of the seeds as a band."""
-    fig, axes = figure(columns=2, panels=2)
-    for ax, metric, label in zip(axes, ("val_accuracy", "val_loss"), ("accuracy", "loss"), strict=True):
+def quality_text(value: float, study: Study, digits: int = 1) -> str:
+    """An accuracy in per cent; a loss as perplexity."""
+    return f"{value:.{digits}%}" if study.sign > 0 else f"{np.exp(value):.{digits}f}"
+
+
+def time_text(value: float, study: Study, digits: int = 1) -> str:
+    """Epochs; tokens in thousands."""
+    return f"{value:.{digits}f}" if study.time == "epoch" else f"{value / 1000:.0f}k"
+
+
+def convergence_figure(runs: pd.DataFrame, study: Study):
+    """Validation metrics against time: mean over seeds, and the range of the seeds as a band."""
+    panels = {"val_accuracy": "accuracy", "val_loss": "loss"} if study.sign > 0 else {"val_perplexity": "perplexity"}
+    fig, axes = figure(columns=len(panels), panels=len(panels))
+    for ax, (metric, label) in zip(axes, panels.items(), strict=True):
         for init in [name for name in LABELS if name in set(runs["init"])]:
-            curve = runs[runs["init"] == init].groupby("epoch")[metric].agg(["mean", "min", "max"])
+            curve = runs[runs["init"] == init].groupby(study.time)[metric].agg(["mean", "min", "max"])
             ax.plot(curve.index, curve["mean"], color=COLOURS[init], label=LABELS[init])
             ax.fill_between(curve.index, curve["min"], curve["max"], color=COLOURS[init], alpha=0.2, linewidth=0)
-        ax.set(xlabel="epochs", ylabel=f"validation {label}", xlim=(0, runs["epoch"].max()))
-    if target:
-        axes[0].axhline(target, color="0.6", linewidth=0.6, linestyle=":")
-    axes[0].legend(loc="lower right")
-    axes[1].set_ylim(bottom=0)
+        unit = {"epoch": "epochs"}.get(study.time, study.time)
+        ax.set(xlabel=unit, ylabel=f"validation {label}", xlim=(0, runs[study.time].max()))
+    if study.sign > 0:
+        axes[0].axhline(study.target, color="0.6", linewidth=0.6, linestyle=":")
+        axes[1].set_ylim(bottom=0)
+    else:
+        axes[0].set_yscale("log")
+    axes[0].legend()
     return fig
 
 

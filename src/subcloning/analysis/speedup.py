@@ -1,10 +1,36 @@
 """How much faster? Time to a target, and its ratio between two arms with an interval over seeds."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+
+SETTING = ["init", "lr", "weight_decay"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study's runs are judged by.
+
+    time, metric: columns of its runs.csv; a metric whose name ends in `loss` counts downwards.
+    target: the early target, a value of `metric`.
+    tuned_for: each arm's learning rate and weight decay are those with the shortest time to the early target, or those
+        with the best value at the end.
+    shown: times at which the table gives the metric.
+    """
+
+    time: str
+    metric: str
+    target: float
+    tuned_for: Literal["time", "final"]
+    shown: tuple[int, ...]
+
+    @property
+    def sign(self) -> int:
+        """Times the metric: larger is better."""
+        return -1 if self.metric.endswith("loss") else 1
 
 
 class Ratio(NamedTuple):
@@ -31,10 +57,19 @@ def time_to_target(time: ArrayLike, quality: ArrayLike, target: float) -> float:
     return float(time[i - 1] + share * (time[i] - time[i - 1]))
 
 
-def times_to_target(runs: pd.DataFrame, target: float, metric: str = "val_accuracy") -> pd.Series:
-    """Epochs to `target` of every run in `runs` (columns init, lr, weight_decay, seed, epoch, `metric`)."""
-    groups = runs.sort_values("epoch").groupby(["init", "lr", "weight_decay", "seed"], sort=False)
-    return groups.apply(lambda run: time_to_target(run["epoch"], run[metric], target), include_groups=False)
+def times_to_target(runs: pd.DataFrame, study: Study, target: float) -> pd.Series:
+    """Time to `target` of every run in `runs` (columns init, lr, weight_decay, seed, the study's time and metric)."""
+    groups = runs.sort_values(study.time).groupby([*SETTING, "seed"], sort=False)
+
+    def time(run):
+        return time_to_target(run[study.time], study.sign * run[study.metric], study.sign * target)
+
+    return groups.apply(time, include_groups=False)
+
+
+def final(runs: pd.DataFrame, study: Study) -> pd.Series:
+    """The metric of every run at the end, indexed like `times_to_target`."""
+    return runs[runs[study.time] == runs[study.time].max()].set_index([*SETTING, "seed"])[study.metric]
 
 
 def speed_up(baseline: ArrayLike, arm: ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> Ratio:
@@ -59,15 +94,15 @@ def speed_up(baseline: ArrayLike, arm: ArrayLike, *, resamples: int = 10_000, se
     return Ratio(float(value), float(low), float(high))
 
 
-def best_settings(grid: pd.DataFrame, target: float, metric: str = "val_accuracy") -> pd.DataFrame:
-    """Each init mode's learning rate and weight decay with the fewest epochs to `target`.
+def best_settings(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Each init mode's best learning rate and weight decay, by what the study is `tuned_for`.
 
-    The paper, too, tunes each mode for the fastest convergence. grid: runs over lr and weight_decay. The mean over
-    seeds counts, so that a setting pays for each slow seed; ties, also of settings that never get there, go to the
-    better final quality. Returns lr, weight_decay, epochs and final quality, indexed by init.
+    The paper, too, tunes each mode by itself. grid: runs over lr and weight_decay. The mean over seeds counts, so that
+    a setting pays for each slow seed; ties, also of settings that never get there, go to the better final value.
+    Returns lr, weight_decay, time and final, indexed by init.
     """
-    setting = ["init", "lr", "weight_decay"]
-    final = grid[grid["epoch"] == grid["epoch"].max()].groupby(setting)[metric].mean()
-    table = pd.DataFrame({"epochs": times_to_target(grid, target, metric).groupby(setting).mean(), "final": final})
-    ranked = table.reset_index().sort_values(["epochs", "final"], ascending=[True, False])
-    return ranked.groupby("init").first()
+    times, last = times_to_target(grid, study, study.target), final(grid, study)
+    table = pd.DataFrame({"time": times, "final": last}).groupby(SETTING).mean().reset_index()
+    table["lost"] = -study.sign * table["final"]
+    ranked = table.sort_values(["time", "lost"] if study.tuned_for == "time" else ["lost"])
+    return ranked.drop(columns="lost").groupby("init").first()

@@ -14,6 +14,7 @@ from ..files import atomic
 LABELS = {
     "random": "random",
     "subclone": "subclone",
+    "subclone_tied": "tied head scaled",
     "subclone_no_scaling": "no scaling",
     "subclone_no_reordering": "no reordering",
     "uniform": "uniform",
@@ -25,7 +26,7 @@ LABELS = {
 COLOURS = dict(
     zip(
         LABELS,
-        ("0.35", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"),
+        ("0.35", "#0072B2", "#000000", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"),
         strict=True,
     )
 )

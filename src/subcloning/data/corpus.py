@@ -45,7 +45,7 @@ class Corpus:
         self.folder, self.source, self.tokenizer = Path(folder), source, tokenizer
         self.chunk = int(shard_mib * 2**20)
         description = {"source": source.description, "tokenizer": tokenizer.description, "shard_mib": shard_mib}
-        self.description = json.loads(json.dumps(description))  # as it comes back from a file
+        self.description = _as_json(description)
 
     def prepare(self, processes: int | None = None, node: int = 0, nodes: int = 1) -> dict:
         """Make what is missing, and return the manifest, or {} while other nodes have not finished their share.
@@ -79,25 +79,26 @@ class Corpus:
         if not file.exists():
             return {}
         manifest = json.loads(file.read_text())
-        self._compare({key: manifest[key] for key in self.description})
+        self._compare(manifest, self.description)
         return manifest
 
-    def _compare(self, found: dict) -> None:
-        for key, wanted in self.description.items():
-            if found[key] != wanted:
+    def _compare(self, found: dict, wanted: dict) -> None:
+        for key, value in wanted.items():
+            if found[key] != value:
                 raise SubcloningError(
-                    f"{self.folder} holds another corpus: its {key} is {found[key]}, wanted {wanted}. Give this one a "
+                    f"{self.folder} holds another corpus: its {key} is {found[key]}, wanted {value}. Give this one a "
                     "folder of its own, or remove that one"
                 )
 
     def _begin(self) -> None:
         """Claim the folder, clear away what a killed process left half-written, and make the tokenizer."""
         claim = self.folder / "parts" / "description.json"
+        wanted = _as_json(self.description | {"contents": self.source.contents})
         if claim.exists():
-            self._compare(json.loads(claim.read_text()))
+            self._compare(json.loads(claim.read_text()), wanted)
         else:
             with atomic(claim) as temporary:
-                temporary.write_text(json.dumps(self.description))
+                temporary.write_text(json.dumps(wanted))
         if not (self.folder / "tokenizer").exists():
             made = self.tokenizer.make(p.text for unit in self.source.units for p in self._training(unit))
             if made.eos_token_id is None:
@@ -150,6 +151,7 @@ class Corpus:
                     shards[split].append(shard)
         backend = _tokenizer(self.folder)
         manifest = self.description | {
+            "contents": self.source.contents,
             "tokenizer_sha256": hashlib.sha256(backend.to_str().encode()).hexdigest(),
             "vocab_size": backend.get_vocab_size(),
             "end_of_text": self._end_of_text(),
@@ -168,10 +170,10 @@ class Corpus:
 
 
 class Tokens:
-    """An open corpus: `splits` maps `train` and `validation` to a `TokenStream`, `manifest` says what it is."""
+    """An open corpus: `splits` maps `train` and `validation` to a `TokenStream`; `sha256` is that of its manifest."""
 
     def __init__(self, folder: Path, manifest: dict, verify: bool):
-        self.folder, self.manifest = folder, manifest
+        self.folder, self.manifest, self.sha256 = folder, manifest, _sha256(folder / "manifest.json")
         self.splits = {}
         for split, info in manifest["splits"].items():
             for shard in info["shards"]:
@@ -235,6 +237,11 @@ def _tokenizer(folder: Path) -> Tokenizer:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
     tokenizer.encode_special_tokens = True  # text that spells a special token is text
     return tokenizer
+
+
+def _as_json(value: dict) -> dict:
+    """As it comes back from a file."""
+    return json.loads(json.dumps(value))
 
 
 def _sha256(path: Path) -> str:

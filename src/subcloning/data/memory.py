@@ -1,6 +1,7 @@
 """Small data sets, held as tensors in memory. The order of the samples is a function of seed and epoch alone."""
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -43,6 +44,7 @@ class MemoryDataModule(LightningDataModule):
     """
 
     preprocessing: dict
+    provenance: ClassVar = {}  # they come with a package, whose version is recorded
 
     def __init__(
         self,

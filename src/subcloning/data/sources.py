@@ -1,7 +1,8 @@
 """Where text comes from: Python's standard library, text files, or a set of the `datasets` library.
 
-A source has a `description` (what its text depends on, for the manifest), and `units`, parts that can be read apart
-from each other, and so by different nodes. `read(unit)` yields the unit's text in pieces, always the same ones.
+A source has a `description`, what was asked for; `contents`, what was found; and `units`, parts that can be read apart
+from each other, and so by different nodes. `read(unit)` yields the unit's text in pieces, always the same ones. Nothing
+is looked up before it is needed: once a corpus is prepared its source may be gone.
 """
 
 import glob
@@ -14,6 +15,7 @@ import sysconfig
 import tokenize
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,19 +55,26 @@ class Stdlib:
 
     def __init__(self, validation: float = 0.05):
         self.root, self.validation = Path(sysconfig.get_path("stdlib")), validation
-        files = sorted(file.relative_to(self.root) for file in self.root.rglob("*.py"))
-        # _sysconfigdata and config-* hold paths of the machine that Python was built on.
-        built = ("_sysconfigdata", "config-")
-        self.files = [f for f in files if not self.LEFT_OUT & set(f.parts) and not f.parts[0].startswith(built)]
-        if not self.files:
-            raise SubcloningError(f"no source files in {self.root}: this Python comes without its standard library's")
         self.description = {
             "kind": "Python standard library",
             "python": platform.python_version(),
-            "files": len(self.files),
             "split": f"validation: {validation:g} of the files, by sha256 of the path",
         }
         self.units = (0,)
+
+    @cached_property
+    def files(self) -> list[Path]:
+        files = sorted(file.relative_to(self.root) for file in self.root.rglob("*.py"))
+        # _sysconfigdata and config-* hold paths of the machine that Python was built on.
+        built = ("_sysconfigdata", "config-")
+        files = [f for f in files if not self.LEFT_OUT & set(f.parts) and not f.parts[0].startswith(built)]
+        if not files:
+            raise SubcloningError(f"no source files in {self.root}: this Python comes without its standard library's")
+        return files
+
+    @property
+    def contents(self) -> dict:
+        return {"files": len(self.files), "bytes": sum((self.root / file).stat().st_size for file in self.files)}
 
     def read(self, unit: int) -> Iterator[Piece]:
         for file in self.files:
@@ -92,19 +101,27 @@ class TextFiles:
         text: str = "text",
     ):
         self.separator, self.text, self.share = separator, text, validation_share
-        files = {"validation": [] if validation is None else self._find(validation), "train": self._find(train)}
-        self.units = [(unit, split) for split, found in files.items() for unit in _grouped(found)]
-        self.own_split = validation is not None
+        self.patterns = {"validation": validation, "train": train}
         share = f"validation: {validation_share:g} of the documents, by sha256 of their beginning"
         self.description = {
             "kind": "text files",
-            "files": {
-                split: [[os.path.basename(file), os.path.getsize(file)] for file in found]
-                for split, found in files.items()
-            },
+            "train": train,
+            "validation": validation,
             "separator": separator,
             "split": share if validation is None else "by file",
         }
+
+    @cached_property
+    def files(self) -> dict[str, list[str]]:
+        return {split: self._find(pattern) for split, pattern in self.patterns.items() if pattern is not None}
+
+    @cached_property
+    def units(self) -> list[tuple[list[str], str]]:
+        return [(group, split) for split, files in self.files.items() for group in _grouped(files)]
+
+    @property
+    def contents(self) -> dict:
+        return {split: [[file, os.path.getsize(file)] for file in files] for split, files in self.files.items()}
 
     @staticmethod
     def _find(patterns: str | Sequence[str]) -> list[str]:
@@ -127,7 +144,7 @@ class TextFiles:
                 with fsspec.open(file, "rt", compression="infer", encoding="utf-8") as lines:
                     for text, end in documents(lines):
                         beginning = text[:1024] if beginning is None else beginning
-                        yield Piece(text, split if self.own_split else by_hash(beginning, self.share), end)
+                        yield Piece(text, split if "validation" in self.files else by_hash(beginning, self.share), end)
                         beginning = None if end else beginning
             except (OSError, EOFError, ValueError, KeyError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
                 raise SubcloningError(f"{file} is damaged, or not text of the expected kind: {error!r}") from error
@@ -189,20 +206,28 @@ class Hub:
         self.args = {"path": path, "name": name, "revision": revision}
         self.text, self.streaming, self.parts = text, streaming, parts
         self.share = validation if isinstance(validation, float) else None
-        splits = {train: "train"} if self.share is not None else {train: "train", validation: "validation"}
-        self.sets = {name: self._load(source) for source, name in splits.items()}
-        for data in self.sets.values():
-            if data.column_names and text not in data.column_names:
-                raise SubcloningError(f"{path} has no column {text!r}, only {data.column_names}: set text=...")
-        self.units = [(name, shard) for name, data in self.sets.items() for shard in range(data.num_shards)]
+        self.splits = {"train": train} if self.share is not None else {"validation": validation, "train": train}
         share = f"validation: {self.share} of the documents, by sha256 of their beginning"
-        self.description = {
-            "kind": "datasets",
-            **self.args,
-            "splits": splits,
-            "shards": {name: data.num_shards for name, data in self.sets.items()},
-            "split": "the set's own" if self.share is None else share,
-        }
+        split = "the set's own" if self.share is None else share
+        self.description = {"kind": "datasets", **self.args, "splits": self.splits, "split": split}
+
+    @cached_property
+    def sets(self) -> dict:
+        sets = {split: self._load(name) for split, name in self.splits.items()}
+        for data in sets.values():
+            if data.column_names and self.text not in data.column_names:
+                raise SubcloningError(
+                    f"{self.args['path']} has no column {self.text!r}, only {data.column_names}: set text=..."
+                )
+        return sets
+
+    @cached_property
+    def units(self) -> list[tuple[str, int]]:
+        return [(split, shard) for split, data in self.sets.items() for shard in range(data.num_shards)]
+
+    @property
+    def contents(self) -> dict:
+        return {"shards": {split: data.num_shards for split, data in self.sets.items()}}
 
     def _load(self, split: str):
         import datasets
@@ -218,8 +243,8 @@ class Hub:
         return data.to_iterable_dataset(num_shards=max(1, min(self.parts, len(data))))
 
     def read(self, unit: tuple[str, int]) -> Iterator[Piece]:
-        name, number = unit
-        data = self.sets[name]
+        split, number = unit
+        data = self.sets[split]
         for row in data.shard(num_shards=data.num_shards, index=number):  # picks a file before anything is decoded
             text = row[self.text]
-            yield Piece(text, name if self.share is None else by_hash(text[:1024], self.share))
+            yield Piece(text, split if self.share is None else by_hash(text[:1024], self.share))

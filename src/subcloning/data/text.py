@@ -58,6 +58,11 @@ class TextData(LightningDataModule):
             )
         self.validation = ValidationBlocks(validation, context, blocks)
 
+    @property
+    def provenance(self) -> dict:
+        splits = self.corpus.manifest["splits"]
+        return {"corpus_sha256": self.corpus.sha256, **{split: info["tokens"] for split, info in splits.items()}}
+
     def _micro_batch(self) -> int:
         return self.batch_size // (self.trainer.world_size * self.trainer.accumulate_grad_batches)
 

@@ -22,8 +22,8 @@ def write_json(path: Path, value: object) -> None:
         temporary.write_text(json.dumps(value, indent=1) + "\n")
 
 
-def provenance() -> dict:
-    """Code revision, package versions and hardware."""
+def provenance(data: dict) -> dict:
+    """Code revision, package versions and hardware, and what the `data` were."""
     root = Path(__file__).parents[3]
 
     def git(*args):
@@ -34,6 +34,7 @@ def provenance() -> dict:
         "modified": bool(git("status", "--porcelain", "--", root / "src", root / "configs")),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
+        "data": data,
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],

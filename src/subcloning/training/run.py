@@ -56,7 +56,7 @@ def run(cfg: DictConfig) -> dict:
     if not resuming:
         if cfg.init.select:
             _subclone(cfg, parent.trained(), model, data, folder)
-        write_json(folder / "provenance.json", provenance())
+        write_json(folder / "provenance.json", provenance(data.provenance))
     if cfg.compile:
         model.compile()  # in place: the names of the parameters stay
     trainer = _trainer(cfg, folder, history, module.epochs)
