@@ -227,8 +227,9 @@ def encode(folder: Path, name: str, pieces: list[Piece], last: bool, end_of_text
                 np.save(file, tokens)
             facts = {"tokens": len(tokens), "bytes": temporary.stat().st_size, "sha256": _sha256(temporary)}
         shards[split] = {"file": path.name, **counts[split], **facts}
-    with atomic(folder / "parts" / f"{name}.json") as temporary:
-        temporary.write_text(json.dumps({"shards": shards, "last": last}))
+    if (folder / "parts").exists():  # else others have finished: this worker has outlived its killed parent
+        with atomic(folder / "parts" / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps({"shards": shards, "last": last}))
     return sum(len(piece.text) for piece in pieces)
 
 

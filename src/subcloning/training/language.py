@@ -31,7 +31,9 @@ class LanguageModel(LightningModule):
     def __init__(self, model: GPT2LMHeadModel, optim: dict, batch_tokens: int, context: int, *, fused: bool = True):
         super().__init__()
         if optim["tokens"] % optim["validate_every"]:
-            raise SubcloningError(f"tokens={optim['tokens']} must be a multiple of {optim['validate_every']=}")
+            raise SubcloningError(
+                f"tokens={optim['tokens']} must be a multiple of validate_every={optim['validate_every']}"
+            )
         self.model, self.optim, self.batch_tokens, self.fused = model, optim, batch_tokens, fused
         with torch.device("meta"):
             self.flops_per_token = training_flops(GPT2LMHeadModel(model.config), _sample(context)) / context
@@ -55,7 +57,10 @@ class LanguageModel(LightningModule):
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(tokens), sync_dist=True)
         return loss
 
-    def on_train_epoch_start(self) -> None:
+    def on_train_start(self) -> None:
+        self.started = time.perf_counter(), self.trainer.global_step
+
+    def on_validation_end(self) -> None:
         self.started = time.perf_counter(), self.trainer.global_step
 
     def on_validation_epoch_start(self) -> None:
