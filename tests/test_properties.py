@@ -224,6 +224,31 @@ def test_tied_parent_to_untied_child_scales_only_the_head():
     torch.testing.assert_close(child.lm_head.weight, child.transformer.wte.weight * 2**0.5)
 
 
+def test_scaling_a_tied_head_gives_the_logits_of_a_scaled_untied_one():
+    parent, tied = gpt2(), gpt2(heads=2, seed=9)
+    untied = gpt2(heads=2, seed=9, tie_word_embeddings=False)
+    x = inputs(parent)
+    subclone(parent, untied, select="uniform")
+    plain = outputs(subclone(parent, tied, select="uniform"), x)
+    torch.testing.assert_close(plain * 2**0.5, outputs(untied, x))
+    torch.testing.assert_close(
+        outputs(subclone(parent, tied, select="uniform", scale_tied=True), x), outputs(untied, x)
+    )
+    assert tied.lm_head.weight is tied.transformer.wte.weight
+
+
+@variants
+def test_scale_tied_is_for_tied_heads_only(variant):
+    parent, child = pair(variant)
+    plan = make_plan(parent, child, select="first")
+    with_it = state(apply_plan(plan, parent, copy.deepcopy(child), scale_tied=True))
+    without = state(apply_plan(plan, parent, copy.deepcopy(child)))
+    differing = {name for name in without if not torch.equal(with_it[name], without[name])}
+    assert differing == ({"transformer.ln_f.weight", "transformer.ln_f.bias"} if variant == "gpt2" else set())
+    off = state(apply_plan(plan, parent, copy.deepcopy(child), scale=False, scale_tied=True))
+    assert equal(off, state(apply_plan(plan, parent, copy.deepcopy(child), scale=False)))
+
+
 @families
 @pytest.mark.parametrize("parent_dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("child_dtype", [torch.bfloat16, torch.float16, torch.float64])

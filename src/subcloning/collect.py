@@ -26,7 +26,7 @@ def collect(source: Path, target: Path, stem: str = "runs") -> pd.DataFrame:
     for folder in folders:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         init, setting = config["init"]["name"], {key: config["optim"][key] for key in ("lr", "weight_decay")}
-        if config.get("tuned", {}).get(init, setting) != setting:
+        if (config.get("tuned") or {}).get(init, setting) != setting:
             print(f"left out, not at its tuned setting: {folder}")
             continue
         keys = {"init": init, **setting, "seed": config["seed"]}

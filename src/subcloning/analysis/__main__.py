@@ -21,6 +21,8 @@ STUDIES = {
     "digits": Study("epoch", "val_accuracy", 0.9, tuned_for="time", shown=(0, 1, 2, 5)),
     # The early target is a perplexity half as high again as the random arm's final one.
     "gpt2_stdlib": Study("tokens", "val_loss", math.log(60), tuned_for="final", shown=(0, 40_960, 204_800, 409_600)),
+    # The early target is set when the first runs are there.
+    "gpt2_books": Study("tokens", "val_loss", math.log(60), tuned_for="final", shown=(0, 655_360, 3_276_800)),
 }
 
 
@@ -85,10 +87,12 @@ def report(folder: Path, study: Study) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=sorted(STUDIES))
-    name = parser.parse_args().study
-    folder = Path("experiments") / name
-    text = report(folder, STUDIES[name])
-    put_into_readme(Path("README.md"), name, text)
+    parser.add_argument("--folder", type=Path, help="the folder of runs.csv (default: experiments/STUDY)")
+    args = parser.parse_args()
+    folder = args.folder or Path("experiments") / args.study
+    text = report(folder, STUDIES[args.study])
+    if not args.folder:
+        put_into_readme(Path("README.md"), args.study, text)
     print(text)
     print(f"also in {folder}: table.csv, table.md, convergence.png, convergence.pdf")
 
