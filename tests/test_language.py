@@ -149,6 +149,14 @@ def test_micro_batches_change_nothing_but_rounding(config, language):
         run(config(*language, "init=random", "name=odd", "micro_batch=3"))
 
 
+def test_wandb_gets_the_curve_against_tokens(config, language):
+    cfg = config(*language, "init=subclone", "logger=wandb_offline")
+    run(cfg)
+    (log,) = Path(cfg.run_dir).glob("wandb/offline-run-*/*.wandb")
+    content = log.read_bytes()
+    assert all(key in content for key in (b"tokens", b"val_perplexity", b"tokens_per_second", b"train_loss"))
+
+
 def test_mixed_precision(config, language):
     assert run(config(*language, "init=subclone", "trainer.precision=bf16-mixed"))["val_loss"] < 8
 

@@ -52,20 +52,22 @@ class Corpus:
 
         processes: default, all cores. node, nodes: this node takes every so many-th unit of the source.
         """
-        (self.folder / "parts").mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / "lock"):
-            if manifest := self._manifest():
-                shutil.rmtree(self.folder / "parts")
-                return manifest
-            self._begin()
-        units = range(node, len(self.source.units), nodes)
-        with FileLock(self.folder / f"lock-{node}-of-{nodes}"):
-            work = Parallel(processes or os.cpu_count(), return_as="generator_unordered", pre_dispatch="2*n_jobs")
-            with tqdm(desc=f"preparing {self.folder}", unit="B", unit_scale=True, mininterval=1) as progress:
-                for size in work(self._todo(units, progress)):
-                    progress.update(size)
-        with FileLock(self.folder / "lock"):
-            return self._finish()
+        if not self._manifest():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Each step looks again, since another process may have finished it while this one waited.
+            with FileLock(self.folder / "lock"):
+                if not self._manifest():
+                    self._begin()
+            with FileLock(self.folder / f"lock-{node}-of-{nodes}"):
+                if not self._manifest():
+                    self._encode(range(node, len(self.source.units), nodes), processes or os.cpu_count())
+            with FileLock(self.folder / "lock"):
+                if not self._manifest():
+                    self._finish()
+        manifest = self._manifest()
+        if manifest:
+            shutil.rmtree(self.folder / "parts", ignore_errors=True)
+        return manifest
 
     def open(self, *, verify: bool = True) -> "Tokens":
         """The prepared corpus. verify: read all shards once and hold them against their checksums."""
@@ -91,7 +93,7 @@ class Corpus:
                 )
 
     def _begin(self) -> None:
-        """Claim the folder, clear away what a killed process left half-written, and make the tokenizer."""
+        """Claim the folder, and make the tokenizer."""
         claim = self.folder / "parts" / "description.json"
         wanted = _as_json(self.description | {"contents": self.source.contents})
         if claim.exists():
@@ -113,6 +115,12 @@ class Corpus:
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(self.folder / "tokenizer").eos_token_id
+
+    def _encode(self, units: range, processes: int) -> None:
+        work = Parallel(processes, return_as="generator_unordered", pre_dispatch="2*n_jobs")
+        with tqdm(desc=f"preparing {self.folder}", unit=" characters", unit_scale=True, mininterval=1) as progress:
+            for size in work(self._todo(units, progress)):
+                progress.update(size)
 
     def _todo(self, units, progress) -> Iterator:
         """Encoding calls for the chunks that have no record yet."""
@@ -138,12 +146,11 @@ class Corpus:
                 return records, True
         return records, False
 
-    def _finish(self) -> dict:
-        if manifest := self._manifest():
-            return manifest
+    def _finish(self) -> None:
+        """Write the manifest, if all chunks of all nodes are done."""
         units = [self._records(unit) for unit in range(len(self.source.units))]
         if not all(complete for _, complete in units):
-            return {}
+            return
         shards = {split: [] for split in SPLITS}
         for records, _ in units:
             for record in records:
@@ -165,8 +172,6 @@ class Corpus:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         with atomic(self.folder / "manifest.json") as temporary:
             temporary.write_text(json.dumps(manifest, indent=1) + "\n")
-        shutil.rmtree(self.folder / "parts")
-        return manifest
 
 
 class Tokens:

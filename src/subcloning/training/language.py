@@ -81,6 +81,9 @@ class LanguageModel(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.log("val_loss", self.val_loss)
         self.log("val_perplexity", self.val_loss.compute().exp(), prog_bar=True)
+        if self.logger:  # an axis to draw against; metrics.csv has it exactly, by `progress`
+            step = self.trainer.global_step
+            self.logger.log_metrics(self.progress(step), step)
 
     def configure_optimizers(self) -> dict:
         o = self.optim
