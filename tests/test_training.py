@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -49,14 +50,13 @@ def test_every_experiment_composes_with_every_init(config, experiment, init):
 def commands(file):
     """Overrides of each training command in a Markdown or YAML file, the first value of each sweep."""
     found = re.findall(r"subcloning\.train ([^#`\n|]*)", file.read_text().replace("\\\n", " "))
-    return [
-        [re.sub(",.*", "", word) for word in line.split() if word != "-m" and "launcher" not in word] for line in found
-    ]
+    lines = [[word for word in shlex.split(line) if word != "-m" and "launcher" not in word] for line in found]
+    return [[re.sub(",.*", "", word) for word in line] for line in lines]
 
 
 DOCUMENTS = [
     "README.md",
-    "experiments/digits/README.md",
+    *(f"experiments/{name}/README.md" for name in ("digits", "gpt2_stdlib")),
     *(f"configs/experiment/{name}.yaml" for name in names("experiment")),
 ]
 
