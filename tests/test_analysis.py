@@ -1,5 +1,6 @@
 """Time to target, speed-up and its interval; and that what is committed is what the committed runs give."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 import yaml
 
 from subcloning import SubcloningError
-from subcloning.analysis.__main__ import STUDIES, put_into_readme, report
+from subcloning.analysis.__main__ import STUDIES, put_into_readme, report, tuning_table
 from subcloning.analysis.convergence import _text, convergence_table
-from subcloning.analysis.speedup import best_settings, speed_up, time_to_target
+from subcloning.analysis.speedup import Study, best_settings, speed_up, time_to_target
 
 ROOT = Path(__file__).parents[1]
 DIGITS = STUDIES["digits"]
@@ -103,6 +104,46 @@ def test_best_settings_take_the_fastest_then_the_best():
     assert best_settings(unreached, DIGITS).loc["a", "lr"] == 2e-3
 
 
+def losses(arms):
+    """Runs whose loss falls linearly from 8 to {init: [final loss for each seed]} over 100 thousand tokens."""
+    rows = [
+        {
+            "init": init,
+            "lr": 1e-3,
+            "weight_decay": 0.1,
+            "seed": seed,
+            "tokens": t * 1000,
+            "val_loss": 8 - (8 - end) * t / 100,
+        }
+        for init, ends in arms.items()
+        for seed, end in enumerate(ends)
+        for t in range(0, 101, 10)
+    ]
+    return pd.DataFrame(rows)
+
+
+TOKENS = Study("tokens", "val_loss", math.log(1000), tuned_for="final", shown=(0, 50_000, 200_000))
+
+
+def test_losses_count_downwards_and_are_shown_as_perplexity():
+    table = convergence_table(losses({"random": [6.0] * 3, "subclone": [4.0] * 3}), TOKENS).set_index("init")
+    assert table.loc["random", "after 50k"] == f"{math.exp(7):.1f}"
+    assert "after 200k" not in table  # longer than these runs
+    assert table.loc["random", "tokens to perplexity 1000"] == "55k"
+    assert table.loc["subclone", "tokens to random's final"] == "50k"
+    assert table.loc["subclone", "speed-up to random's final"] == "2.0 [2.0, 2.0]"
+    with pytest.raises(SubcloningError, match="no runs with init=random"):
+        convergence_table(losses({"subclone": [4.0] * 3}), TOKENS)
+
+
+def test_tuned_for_the_final_loss_and_a_diverged_run_spoils_its_setting():
+    grid = pd.concat(
+        [losses({"a": ends}).assign(lr=lr) for lr, ends in [(1e-3, [5, 5]), (2e-3, [4, 4]), (4e-3, [3, np.nan])]]
+    )
+    assert best_settings(grid, TOKENS).loc["a", "lr"] == 2e-3
+    assert "**54.6**" in tuning_table(grid.assign(init="random"), TOKENS)["LR 0.002"].tolist()
+
+
 @pytest.mark.parametrize("study", RUN)
 def test_committed_results_are_those_of_the_committed_runs(study, tmp_path):
     committed = ROOT / "experiments" / study
@@ -111,7 +152,8 @@ def test_committed_results_are_those_of_the_committed_runs(study, tmp_path):
     text = report(tmp_path, STUDIES[study])
     for name in ("table.csv", "table.md", *(["tuning.md"] if study in TUNED else [])):
         assert (tmp_path / name).read_text() == (committed / name).read_text(), name
-    assert text in (ROOT / "README.md").read_text()
+    if f"<!-- {study} -->" in (ROOT / "README.md").read_text():
+        assert text in (ROOT / "README.md").read_text()
     for name in ("convergence.png", "convergence.pdf"):
         assert (tmp_path / name).stat().st_size > 10_000
 

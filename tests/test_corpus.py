@@ -165,7 +165,7 @@ def test_kill_at_any_moment_and_go_on(texts, tmp_path):
         # Wait for the first sign of progress, and a random moment more: imports take most of the time.
         while process.poll() is None and len(list(folder.glob("parts/*.json"))) in (0, before):
             time.sleep(0.01)
-        time.sleep(random.uniform(0, 0.4))
+        time.sleep(random.uniform(0, 0.3) if kills else 0)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
@@ -177,7 +177,7 @@ def test_kill_at_any_moment_and_go_on(texts, tmp_path):
             break
         if kills == 3:
             corpus(folder, files(texts), shard_mib=0.002).prepare(2)
-    assert kills >= 2
+    assert kills >= 1
     assert digest(folder) == whole
 
 
@@ -256,6 +256,8 @@ def test_source_errors(tmp_path):
     for name in ("cut.txt.xz", "latin.txt", "bad.jsonl", "key.jsonl"):
         with pytest.raises(SubcloningError, match=f"{name} is damaged, or not text"):
             corpus(tmp_path / "c" / name, TextFiles(f"{tmp_path}/{name}")).prepare(1)
+    with pytest.raises(SubcloningError, match=r"good.txt.xz is in both train and validation"):
+        corpus(tmp_path / "e", TextFiles(f"{tmp_path}/*.xz", f"{tmp_path}/good*")).prepare(1)
     with pytest.raises(SubcloningError, match=r"vocab_size=5000: this corpus gives \d+ tokens"):
         corpus(tmp_path / "d", TextFiles(f"{tmp_path}/good.txt.xz"), vocab_size=5000).prepare(1)
 
@@ -289,6 +291,18 @@ def test_hub_set_saved_to_disk_and_nodes_share_the_work(streaming, tmp_path):
         corpus(tmp_path / "other", source(text="content")).prepare(1)
 
 
+def test_rows_that_are_less_than_a_document(tmp_path):
+    rows = ["", " = One = \n", "", "a\n", " = = Section = = \n", "b\n", " = Two = \n", "c\n", None]
+    datasets.Dataset.from_dict({"text": rows}).save_to_disk(tmp_path / "set")
+    with pytest.raises(SubcloningError, match="has no splits: give the share to set aside"):
+        corpus(tmp_path / "c", Hub(f"{tmp_path}/set")).prepare(1)
+    source = Hub(f"{tmp_path}/set", validation=0.0, begins="^ = [^=].*[^=] = $", parts=1)
+    assert [piece.text for piece in source.read(source.units[0])] == [
+        " = One = \na\n = = Section = = \nb\n",
+        " = Two = \nc\n",
+    ]
+
+
 def test_large_vocabularies_take_four_bytes(tmp_path, texts):
     words = {f"w{n}": n for n in range(70_000)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="w1"))
@@ -312,7 +326,8 @@ def test_gpt2_files_as_published(tmp_path):
     (tmp_path / "bpe" / "vocab.json").write_text(json.dumps(vocab))
     (tmp_path / "bpe" / "merges.txt").write_text("#version: 0.2\na b\n")
     (tmp_path / "a.txt").write_text("abab")
-    made = Corpus(tmp_path / "c", TextFiles(f"{tmp_path}/a.txt", f"{tmp_path}/a.txt"), Pretrained(f"{tmp_path}/bpe"))
+    (tmp_path / "b.txt").write_text("b")
+    made = Corpus(tmp_path / "c", TextFiles(f"{tmp_path}/a.txt", f"{tmp_path}/b.txt"), Pretrained(f"{tmp_path}/bpe"))
     assert made.prepare(1)["end_of_text"] == 257
     assert made.open().splits["train"].read(0, 3).tolist() == [256, 256, 257]
 
@@ -391,7 +406,8 @@ def test_validation_blocks_are_spread_over_the_split(stream):
     import torch
 
     blocks = ValidationBlocks(stream, 10, 5)
-    assert blocks[torch.arange(5)][:, 0].tolist() == [0, 190, 380, 570, 760]
+    assert blocks[torch.arange(5)][:, 0].tolist() == [0, 190, 390, 590, 790]
+    assert ValidationBlocks(stream, 10, 60)[torch.arange(60)][-1, -1] > 970
     assert (ValidationBlocks(stream, 10, 99)[torch.arange(99)].diff() == 1).all()
 
 

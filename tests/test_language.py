@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -158,13 +159,18 @@ def test_wandb_gets_the_curve_against_tokens(config, language):
 
 
 def test_mixed_precision(config, language):
-    assert run(config(*language, "init=subclone", "trainer.precision=bf16-mixed"))["val_loss"] < 8
+    cfg = config(*language, "init=subclone", "trainer.precision=bf16-mixed")
+    run(cfg)
+    losses = pd.read_csv(Path(cfg.run_dir) / "metrics.csv")["val_loss"]
+    assert losses.iloc[-1] < losses.iloc[0] - 0.01
 
 
 @pytest.mark.parametrize("init", sorted(f.stem for f in (Path(__file__).parents[1] / "configs/init").glob("*.yaml")))
 def test_every_init_mode_trains_with_depth_cut_too(config, language, init):
-    summary = run(config(*language, f"init={init}", "destination=half_width", "destination.depth=0.5"))
-    assert summary["val_loss"] < 7.8
+    cfg = config(*language, f"init={init}", "destination=half_width", "destination.depth=0.5")
+    run(cfg)
+    losses = pd.read_csv(Path(cfg.run_dir) / "metrics.csv")["val_loss"]
+    assert losses.iloc[-1] < losses.iloc[0] - 0.01
 
 
 def test_mismatches_of_model_and_data(config, language):
@@ -291,6 +297,7 @@ def test_real_size(config, name, tmp_path):
     optimiser = lm.configure_optimizers()["optimizer"]
     for group in optimiser.param_groups:
         group["lr"] = 1e-4  # the first step of the warm-up has none
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 20 * 2**20  # KiB: the most since the process began
     before = lm.loss(tokens)
     before.backward()
     optimiser.step()

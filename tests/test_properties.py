@@ -188,7 +188,7 @@ def test_scaling_factors(variant):
     parent, child = pair(variant, mlp_ratio=1.0)
     plan = make_plan(parent, child, select="uniform")
     plain = state(apply_plan(plan, parent, copy.deepcopy(child), scale=False))
-    scaled = state(apply_plan(plan, parent, copy.deepcopy(child)))
+    scaled = state(apply_plan(plan, parent, copy.deepcopy(child), scale_tied=False))
     expected = dict.fromkeys(plain, 1.0)
     for name, module in child.named_modules():
         mother = parent.get_submodule(name)
@@ -229,11 +229,9 @@ def test_scaling_a_tied_head_gives_the_logits_of_a_scaled_untied_one():
     untied = gpt2(heads=2, seed=9, tie_word_embeddings=False)
     x = inputs(parent)
     subclone(parent, untied, select="uniform")
-    plain = outputs(subclone(parent, tied, select="uniform"), x)
+    plain = outputs(subclone(parent, tied, select="uniform", scale_tied=False), x)
     torch.testing.assert_close(plain * 2**0.5, outputs(untied, x))
-    torch.testing.assert_close(
-        outputs(subclone(parent, tied, select="uniform", scale_tied=True), x), outputs(untied, x)
-    )
+    torch.testing.assert_close(outputs(subclone(parent, tied, select="uniform"), x), outputs(untied, x))
     assert tied.lm_head.weight is tied.transformer.wte.weight
 
 
@@ -241,12 +239,12 @@ def test_scaling_a_tied_head_gives_the_logits_of_a_scaled_untied_one():
 def test_scale_tied_is_for_tied_heads_only(variant):
     parent, child = pair(variant)
     plan = make_plan(parent, child, select="first")
-    with_it = state(apply_plan(plan, parent, copy.deepcopy(child), scale_tied=True))
-    without = state(apply_plan(plan, parent, copy.deepcopy(child)))
+    with_it = state(apply_plan(plan, parent, copy.deepcopy(child)))
+    without = state(apply_plan(plan, parent, copy.deepcopy(child), scale_tied=False))
     differing = {name for name in without if not torch.equal(with_it[name], without[name])}
     assert differing == ({"transformer.ln_f.weight", "transformer.ln_f.bias"} if variant == "gpt2" else set())
-    off = state(apply_plan(plan, parent, copy.deepcopy(child), scale=False, scale_tied=True))
-    assert equal(off, state(apply_plan(plan, parent, copy.deepcopy(child), scale=False)))
+    off = state(apply_plan(plan, parent, copy.deepcopy(child), scale=False))
+    assert equal(off, state(apply_plan(plan, parent, copy.deepcopy(child), scale=False, scale_tied=False)))
 
 
 @families

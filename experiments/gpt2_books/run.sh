@@ -11,15 +11,20 @@ cd "$(dirname "$0")/../.."
 out=$1 && shift
 python=${PYTHON:-python}
 export PYTHONPATH=$PWD/src
-sweep() { "$python" -m subcloning.train -m hydra/launcher=local hydra.launcher.n_jobs="${JOBS:-3}" logger=csv "$@"; }
+sweep() {
+    "$python" -m subcloning.train -m hydra/launcher=local hydra.launcher.n_jobs="${JOBS:-3}" logger=csv "$@"
+    find "${SUBCLONING_RUNS:-runs}"/gpt2_books* -name last.ckpt -delete  # of finished runs: half a gigabyte each
+}
 collect() { "$python" -m subcloning.collect "$1" --into "$out/$2" --stem "$3"; }
 
 "$python" -m subcloning.prepare data=books
 "$python" -m subcloning.train experiment=gpt2_books_parent logger=csv "$@"
 sweep experiment=gpt2_books_grid "$@"
 collect gpt2_books_grid gpt2_books grid
-mapfile -t tuned < <("$python" -m subcloning.tuned gpt2_books --folder "$out/gpt2_books" | tr ' ' '\n')
+tuned=$("$python" -m subcloning.tuned gpt2_books --folder "$out/gpt2_books")
 for study in gpt2_books gpt2_books_depth; do
-    sweep experiment=$study "${tuned[@]}" "$@"
+    # shellcheck disable=SC2086  # one override per word
+    sweep experiment=$study $tuned "$@"
     collect $study $study runs
+    "$python" -m subcloning.analysis $study --folder "$out/$study"
 done

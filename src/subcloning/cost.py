@@ -29,7 +29,7 @@ def peak_flops(device: torch.device) -> float | None:
     return next((flops for key, flops in PEAK_FLOPS.items() if key in name), None)
 
 
-@hydra.main(config_path="../../configs", config_name="train", version_base="1.3")
+@hydra.main(config_path="../../configs", config_name="cost", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
-    corpus = instantiate(cfg.data.corpus)
+    corpus = instantiate(cfg.data.corpus, _convert_="all")
     manifest = corpus.prepare(cfg.processes, cfg.node, cfg.nodes)
     if not manifest:
         print(f"{corpus.folder}: this node's share is done, others' is not yet; the last one writes the manifest")

@@ -16,6 +16,8 @@ def convergence_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
     Accuracies and perplexities are of the mean over seeds; times are medians, with `(2/3)` where only so many runs got
     there. There are two targets: the study's early one, and the baseline's own final quality (its median over seeds).
     """
+    if BASELINE not in set(runs["init"]):
+        raise SubcloningError(f"no runs with init={BASELINE}, which the others are compared with: run them too")
     last = runs[study.time].max()
     end = final(runs, study).groupby("init").median()[BASELINE]
     early = quality_text(study.target, study, digits=0)
@@ -26,7 +28,7 @@ def convergence_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
     for init in [label for label in LABELS if label in set(runs["init"])]:
         arm = runs[runs["init"] == init]
         row = {"init": init, "LR": _one(arm["lr"]), "WD": _one(arm["weight_decay"]), "seeds": arm["seed"].nunique()}
-        for time in (*study.shown, last):
+        for time in (*(shown for shown in study.shown if shown < last), last):
             mean = arm.loc[arm[study.time] == time, study.metric].mean()
             row[f"after {time_text(time, study, digits=0)}"] = quality_text(mean, study)
         for name, time in times.items():

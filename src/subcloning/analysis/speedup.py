@@ -102,6 +102,7 @@ def best_settings(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
     Returns lr, weight_decay, time and final, indexed by init.
     """
     times, last = times_to_target(grid, study, study.target), final(grid, study)
+    last = last.fillna(-study.sign * np.inf)  # a run that diverged spoils its setting
     table = pd.DataFrame({"time": times, "final": last}).groupby(SETTING).mean().reset_index()
     table["lost"] = -study.sign * table["final"]
     ranked = table.sort_values(["time", "lost"] if study.tuned_for == "time" else ["lost"])

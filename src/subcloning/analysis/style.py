@@ -14,7 +14,7 @@ from ..files import atomic
 LABELS = {
     "random": "random",
     "subclone": "subclone",
-    "subclone_tied": "tied head scaled",
+    "subclone_head_unscaled": "head not scaled",
     "subclone_no_scaling": "no scaling",
     "subclone_no_reordering": "no reordering",
     "uniform": "uniform",

@@ -55,11 +55,11 @@ class ValidationBlocks(Dataset):
 
     def __init__(self, stream: TokenStream, context: int, count: int):
         self.stream, self.context, self.count = stream, context, count
-        self.spacing = (len(stream) - 1) // context // count * context
+        self.available = (len(stream) - 1) // context
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, numbers: Tensor) -> Tensor:
-        rows = [torch.from_numpy(self.stream.read(n * self.spacing, self.context + 1)) for n in numbers.tolist()]
-        return torch.stack(rows)
+        starts = [n * self.available // self.count * self.context for n in numbers.tolist()]
+        return torch.stack([torch.from_numpy(self.stream.read(start, self.context + 1)) for start in starts])

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
@@ -60,7 +60,7 @@ class Corpus:
                     self._begin()
             with FileLock(self.folder / f"lock-{node}-of-{nodes}"):
                 if not self._manifest():
-                    self._encode(range(node, len(self.source.units), nodes), processes or os.cpu_count())
+                    self._encode(range(node, len(self.source.units), nodes), processes or cpu_count())
             with FileLock(self.folder / "lock"):
                 if not self._manifest():
                     self._finish()
@@ -117,7 +117,7 @@ class Corpus:
         return AutoTokenizer.from_pretrained(self.folder / "tokenizer").eos_token_id
 
     def _encode(self, units: range, processes: int) -> None:
-        work = Parallel(processes, return_as="generator_unordered", pre_dispatch="2*n_jobs")
+        work = Parallel(processes, return_as="generator_unordered", pre_dispatch="n_jobs")
         with tqdm(desc=f"preparing {self.folder}", unit=" characters", unit_scale=True, mininterval=1) as progress:
             for size in work(self._todo(units, progress)):
                 progress.update(size)
@@ -238,9 +238,14 @@ def encode(folder: Path, name: str, pieces: list[Piece], last: bool, end_of_text
     return sum(len(piece.text) for piece in pieces)
 
 
-@lru_cache(maxsize=1)
 def _tokenizer(folder: Path) -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
+    file = folder / "tokenizer" / "tokenizer.json"
+    return _read_tokenizer(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read_tokenizer(file: Path, changed: int) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(file))
     tokenizer.encode_special_tokens = True  # text that spells a special token is text
     return tokenizer
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sysconfig
 import tokenize
 from collections.abc import Iterator, Sequence
@@ -98,19 +99,27 @@ class TextFiles:
         text: str = "text",
     ):
         self.separator, self.text, self.share = separator, text, validation_share
-        self.patterns = {"validation": validation, "train": train}
+        given = {"validation": validation, "train": train}
+        self.patterns = {
+            split: [patterns] if isinstance(patterns, str) else list(patterns)
+            for split, patterns in given.items()
+            if patterns is not None
+        }
         share = f"validation: {validation_share:g} of the documents, by sha256 of their beginning"
         self.description = {
             "kind": "text files",
-            "train": train,
-            "validation": validation,
+            **{split: [Path(pattern).name for pattern in patterns] for split, patterns in self.patterns.items()},
             "separator": separator,
+            "text": text,
             "split": share if validation is None else "by file",
         }
 
     @cached_property
     def files(self) -> dict[str, list[str]]:
-        return {split: self._find(pattern) for split, pattern in self.patterns.items() if pattern is not None}
+        files = {split: self._find(patterns) for split, patterns in self.patterns.items()}
+        if both := set(files["train"]) & set(files.get("validation", ())):
+            raise SubcloningError(f"{min(both)} is in both train and validation: choose globs that do not overlap")
+        return files
 
     @cached_property
     def units(self) -> list[tuple[list[str], str]]:
@@ -118,16 +127,20 @@ class TextFiles:
 
     @property
     def contents(self) -> dict:
-        return {split: [[file, os.path.getsize(file)] for file in files] for split, files in self.files.items()}
+        """Names and sizes."""
+        return {
+            split: [[os.path.basename(file), os.path.getsize(file)] for file in files]
+            for split, files in self.files.items()
+        }
 
     @staticmethod
-    def _find(patterns: str | Sequence[str]) -> list[str]:
+    def _find(patterns: Sequence[str]) -> list[str]:
         found = []
-        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        for pattern in patterns:
             matches = sorted(file for file in glob.glob(os.path.expanduser(pattern), recursive=True))
             if not matches:
                 raise SubcloningError(f"no file matches {pattern!r} (from {os.getcwd()}): check the glob")
-            found += matches
+            found += [match for match in matches if match not in found]
         if unknown := [file for file in found if not {".txt", ".jsonl"} & set(Path(file).suffixes)]:
             raise SubcloningError(f"{unknown[0]}: expected .txt or .jsonl, as they are or as .gz, .xz, .bz2 or .zst")
         return found
@@ -184,8 +197,9 @@ class Hub:
     """A text set of the `datasets` library, by name on the Hub or by a local path (`save_to_disk`, or Parquet files).
 
     revision: a commit of the Hub's repository; give it, so that the text cannot change. validation: the name of that
-    split, or the share of documents to set aside. streaming: decode while downloading, and keep no copy of the source.
-    parts: into how many units a map-style set is cut; a streamed one has as many as it has files.
+    split, or the share of documents to set aside. begins: a regular expression for rows that begin a document, where a
+    row is less than one; by default each row is a document. streaming: decode while downloading, and keep no copy of
+    the source. parts: into how many units a map-style set is cut; a streamed one has as many as it has files.
     """
 
     def __init__(
@@ -197,16 +211,18 @@ class Hub:
         train: str = "train",
         validation: str | float = "validation",
         text: str = "text",
+        begins: str | None = None,
         streaming: bool = False,
         parts: int = 64,
     ):
         self.args = {"path": path, "name": name, "revision": revision}
-        self.text, self.streaming, self.parts = text, streaming, parts
+        self.text, self.begins, self.streaming, self.parts = text, begins and re.compile(begins), streaming, parts
         self.share = validation if isinstance(validation, float) else None
         self.splits = {"train": train} if self.share is not None else {"validation": validation, "train": train}
         share = f"validation: {self.share} of the documents, by sha256 of their beginning"
         split = "the set's own" if self.share is None else share
-        self.description = {"kind": "datasets", **self.args, "splits": self.splits, "split": split}
+        self.description = {"kind": "datasets", **self.args, "path": Path(path).name if Path(path).exists() else path}
+        self.description |= {"splits": self.splits, "split": split, "text": text, "begins": begins}
 
     @cached_property
     def sets(self) -> dict:
@@ -232,6 +248,8 @@ class Hub:
         path = Path(self.args["path"])
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             data = datasets.load_from_disk(path)
+            if not isinstance(data, dict) and self.share is None:
+                raise SubcloningError(f"{path} has no splits: give the share to set aside, such as validation=0.01")
             data = data[split] if isinstance(data, dict) else data
         else:
             data = datasets.load_dataset(**self.args, split=split, streaming=self.streaming)
@@ -242,6 +260,16 @@ class Hub:
     def read(self, unit: tuple[str, int]) -> Iterator[Piece]:
         split, number = unit
         data = self.sets[split]
-        for row in data.shard(num_shards=data.num_shards, index=number):  # picks a file before anything is decoded
-            text = row[self.text]
+        rows = data.shard(num_shards=data.num_shards, index=number)  # picks a file before anything is decoded
+        for text in self._documents(row[self.text] for row in rows):
             yield Piece(text, split if self.share is None else by_hash(text[:1024], self.share))
+
+    def _documents(self, rows: Iterator[str | None]) -> Iterator[str]:
+        held = []
+        for text in filter(None, rows):
+            if held and (self.begins is None or self.begins.search(text)):
+                yield "".join(held)
+                held = []
+            held.append(text)
+        if held:
+            yield "".join(held)

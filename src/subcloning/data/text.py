@@ -73,13 +73,15 @@ class TextData(LightningDataModule):
             sampler=Steps(self.trainer, self.steps_per_epoch),
             batch_size=None,
             num_workers=self.workers,
+            persistent_workers=self.workers > 0,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
 
     def val_dataloader(self) -> DataLoader:
         """This rank's share of the validation blocks, every block once."""
-        share = torch.arange(self.trainer.global_rank, len(self.validation), self.trainer.world_size)
-        return DataLoader(self.validation, sampler=share.split(self._micro_batch()), batch_size=None)
+        share = torch.arange(len(self.validation))[self.trainer.global_rank :: self.trainer.world_size]
+        batches = [numbers for numbers in share.split(self._micro_batch()) if len(numbers)]
+        return DataLoader(self.validation, sampler=batches, batch_size=None)
 
     def scoring_batches(self) -> Iterator[Tensor]:
         size = min(self.batch_size, 16)

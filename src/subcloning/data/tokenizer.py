@@ -44,7 +44,8 @@ class Pretrained:
 
     def __init__(self, path: str, revision: str | None = None):
         self.path, self.revision = path, revision
-        self.description = {"kind": "pretrained", "path": path, "revision": revision}
+        # A folder by its last name: where it lies does not matter, and the manifest has the tokenizer's sha256.
+        self.description = {"kind": "pretrained", "path": Path(path).name, "revision": revision}
 
     def make(self, texts: Iterator[str]) -> PreTrainedTokenizerFast:
         folder = Path(self.path).expanduser()

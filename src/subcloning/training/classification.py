@@ -32,7 +32,7 @@ class ImageClassifier(LightningModule):
     def __init__(self, model: nn.Module, optim: dict, steps_per_epoch: int, *, fused: bool = True):
         super().__init__()
         self.model, self.optim, self.steps_per_epoch, self.fused = model, optim, steps_per_epoch, fused
-        self.val_loss = MeanMetric()
+        self.val_loss = MeanMetric(nan_strategy="disable")  # a diverged run shows as such
         self.val_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
 
     @property

@@ -37,7 +37,7 @@ class LanguageModel(LightningModule):
         self.model, self.optim, self.batch_tokens, self.fused = model, optim, batch_tokens, fused
         with torch.device("meta"):
             self.flops_per_token = training_flops(GPT2LMHeadModel(model.config), _sample(context)) / context
-        self.val_loss = MeanMetric()
+        self.val_loss = MeanMetric(nan_strategy="disable")  # a diverged run shows as such
 
     @property
     def epochs(self) -> int:

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import torch
 import transformers
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -20,20 +21,21 @@ from transformers.utils import flatten_dict
 from ..axes import SubcloningError
 from ..data.batches import accumulation
 from ..files import atomic
-from ..plan import make_plan
+from ..plan import Plan, make_plan
 from ..scores import score
 from ..surgery import apply_plan
 from .record import History, provenance, write_json
 
-# What a run is; trainer and logger say only where it runs and who is told.
+# What a run is; trainer and logger say only where it runs and who is told, and some of data how it is read.
 IDENTITY = ("name", "parent", "destination", "init", "data", "optim", "seed")
+NOT_IDENTITY = ("data.workers", "data.verify", "data.corpus.folder")
 
 
 def run(cfg: DictConfig) -> dict:
     """Train what `cfg` (configs/train.yaml) describes, or resume it, and return its summary.
 
-    In the run's folder: config.yaml, provenance.json, plan.safetensors, metrics.csv, last.ckpt, model/ (which
-    `timm.create_model("local-dir:...")` loads) and, last, summary.json. A folder with a summary is done.
+    In the run's folder: config.yaml, provenance.json, plan.safetensors, metrics.csv, last.ckpt, model/ (which plain
+    timm or transformers loads) and, last, summary.json. A folder with a summary is done.
     """
     folder = Path(cfg.run_dir)
     _claim(folder, cfg)
@@ -45,7 +47,7 @@ def run(cfg: DictConfig) -> dict:
     _quieten()
     seed_everything(cfg.seed, verbose=False)
     history = History(folder / "metrics.csv")
-    data = instantiate(cfg.data)
+    data = instantiate(cfg.data, _convert_="all")
     parent = instantiate(cfg.parent, _convert_="all")
     checkpoint = folder / "last.ckpt"
     resuming = checkpoint.exists()
@@ -53,13 +55,15 @@ def run(cfg: DictConfig) -> dict:
     optim = OmegaConf.to_container(cfg.optim, resolve=True)
     fused = not str(cfg.trainer.precision).endswith("mixed")
     module = parent.module(model, optim, data, fused=fused)
+    trainer = _trainer(cfg, folder, history, module.epochs)
     if not resuming:
         if cfg.init.select:
-            _subclone(cfg, parent.trained(), model, data, folder)
+            plan = _subclone(cfg, parent.trained(), model, data, trainer.strategy.root_device)
+            if trainer.is_global_zero:
+                plan.save(folder / "plan.safetensors")
         write_json(folder / "provenance.json", provenance(data.provenance))
     if cfg.compile:
         model.compile()  # in place: the names of the parameters stay
-    trainer = _trainer(cfg, folder, history, module.epochs)
     trainer.accumulate_grad_batches = accumulation(data.batch_size, trainer.world_size, cfg.micro_batch)
     try:
         if not resuming:
@@ -90,7 +94,8 @@ def _claim(folder: Path, cfg: DictConfig) -> None:
     if (folder / "last.ckpt").exists() or (folder / "summary.json").exists():
         found = OmegaConf.to_container(OmegaConf.load(file))
         old, new = (flatten_dict({key: config.get(key) for key in IDENTITY}) for config in (found, wanted))
-        differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+        keys = sorted({*old, *new} - {*NOT_IDENTITY})
+        differing = [key for key in keys if old.get(key) != new.get(key)]
         if differing:
             what = ", ".join(f"{key} = {old.get(key)} (wanted {new.get(key)})" for key in differing)
             raise SubcloningError(
@@ -102,16 +107,24 @@ def _claim(folder: Path, cfg: DictConfig) -> None:
         OmegaConf.save(OmegaConf.create(wanted), temporary)
 
 
-def _subclone(cfg: DictConfig, parent: nn.Module, child: nn.Module, data, folder: Path) -> None:
-    scores = score(parent, data.scoring_batches()) if cfg.init.select in ("importance", "least") else None
+def _subclone(cfg: DictConfig, parent: nn.Module, child: nn.Module, data, device: torch.device) -> Plan:
+    """Fill `child`. Only scoring is worth the `device`."""
+    scores = None
+    if cfg.init.select in ("importance", "least"):
+        scores = score(parent.to(device), data.scoring_batches())
+        parent.cpu()
     plan = make_plan(parent, child, scores, select=cfg.init.select, seed=cfg.seed)
-    plan.save(folder / "plan.safetensors")
-    apply_plan(plan, parent, child, scale=cfg.init.scale, scale_tied=cfg.init.get("scale_tied", False))
+    apply_plan(plan, parent, child, scale=cfg.init.scale, scale_tied=cfg.init.scale_tied)
+    return plan
 
 
 def _trainer(cfg: DictConfig, folder: Path, history: History, epochs: int) -> Trainer:
     checkpoints = ModelCheckpoint(
-        dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+        dirpath=folder,
+        filename="last",
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,
+        every_n_epochs=cfg.checkpoint_every,
     )
     callbacks = [history, checkpoints]
     sweeping = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
@@ -143,7 +156,7 @@ def _trainer(cfg: DictConfig, folder: Path, history: History, epochs: int) -> Tr
 
 
 def _quieten() -> None:
-    """One line per run is enough: Lightning's hints about workers and devices do not apply to data in memory."""
+    """One line per run is enough: Lightning's hints about workers and devices do not apply to data like ours."""
     transformers.utils.logging.disable_progress_bar()
     for name in ("pytorch_lightning", "timm"):
         logging.getLogger(name).setLevel(logging.WARNING)
