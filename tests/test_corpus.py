@@ -310,8 +310,9 @@ def test_large_vocabularies_take_four_bytes(tmp_path, texts):
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="w0", unk_token="w1")
     fast.save_pretrained(tmp_path / "tokenizer")
     (tmp_path / "a.txt").write_text("w69999 w3\n")
+    (tmp_path / "b.txt").write_text("w1\n")
     made = Corpus(
-        tmp_path / "c", TextFiles(f"{tmp_path}/a.txt", f"{tmp_path}/a.txt"), Pretrained(f"{tmp_path}/tokenizer")
+        tmp_path / "c", TextFiles([f"{tmp_path}/a.txt"], f"{tmp_path}/b.txt"), Pretrained(f"{tmp_path}/tokenizer")
     )
     assert made.prepare(1)["vocab_size"] == 70_000
     assert np.load(next((tmp_path / "c").glob("train*.npy"))).dtype == np.uint32
