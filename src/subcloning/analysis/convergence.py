@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import EngFormatter
 
 from ..axes import SubcloningError
 from .speedup import Ratio, Study, final, speed_up, times_to_target
@@ -63,6 +64,8 @@ def convergence_figure(runs: pd.DataFrame, study: Study):
             ax.fill_between(curve.index, curve["min"], curve["max"], color=COLOURS[init], alpha=0.2, linewidth=0)
         unit = {"epoch": "epochs"}.get(study.time, study.time)
         ax.set(xlabel=unit, ylabel=f"validation {label}", xlim=(0, runs[study.time].max()))
+        if study.time == "tokens":
+            ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     if study.sign > 0:
         axes[0].axhline(study.target, color="0.6", linewidth=0.6, linestyle=":")
         axes[1].set_ylim(bottom=0)
