@@ -11,7 +11,7 @@ demo: .venv/installed
 	$(PY) -m subcloning.collect digits
 	$(PY) -m subcloning.analysis digits
 
-# The same for GPT-2 on the source code of Python's standard library: ten minutes.
+# The same for GPT-2 on the source code of Python's standard library.
 demo-gpt2: .venv/installed
 	$(PY) -m subcloning.train experiment=gpt2_demo_parent
 	$(PY) -m subcloning.train -m experiment=gpt2_demo hydra/launcher=local
