@@ -30,7 +30,7 @@ from subcloning.data.tokenizer import Pretrained, TrainedBPE
 from subcloning.training.language import LanguageModel
 
 CONTEXT, SEQUENCES, VOCABULARY = 128, 8, 2048
-STEPS, ROUNDS, WARMUP = 60, 5, 5
+STEPS, ROUNDS, WARMUP = 40, 5, 5
 TOKENS = CONTEXT * SEQUENCES
 
 
