@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback
+from tiny import gpt2
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, pipeline
 
@@ -215,6 +216,23 @@ def test_loss_is_that_of_the_library():
     lm = module()
     tokens = torch.randint(100, (2, 32))
     assert lm.loss(tokens).item() == pytest.approx(lm.model(tokens, labels=tokens).loss.item(), abs=1e-6)
+
+
+def test_compiled_attention_is_causal_without_a_mask():
+    """With a mask, which plain "sdpa" builds when compiled, the fast kernels do not apply."""
+    optim = {"tokens": 8, "validate_every": 8}
+    found = []
+
+    def look(graph, inputs):
+        found.extend(node for node in graph.graph.nodes if "scaled_dot_product" in str(node.target))
+        return graph.forward
+
+    module = LanguageModel(gpt2(depth=2), optim, batch_tokens=8, context=8)
+    module.model.compile(backend=look)
+    module.loss(torch.randint(37, (2, 9)))
+    torch._dynamo.reset()
+    assert [node.kwargs["is_causal"] for node in found] == [True, True]
+    assert all(node.kwargs.get("attn_mask") is None for node in found)
 
 
 @pytest.mark.parametrize("options", [{"n_inner": None}, {"n_inner": 48}])

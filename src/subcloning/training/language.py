@@ -10,11 +10,17 @@ from pytorch_lightning import LightningModule
 from timm.optim import param_groups_weight_decay
 from torch import Tensor
 from torchmetrics import MeanMetric
-from transformers import GPT2Config, GPT2LMHeadModel, get_cosine_schedule_with_warmup
+from transformers import AttentionInterface, GPT2Config, GPT2LMHeadModel, get_cosine_schedule_with_warmup
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ..axes import SubcloningError
 from ..cost import peak_flops, training_flops
 from ..families import gpt2
+
+# Blocks of text need no mask but the causal one. Under its own name "sdpa" finds that out from the position ids at each
+# step, which waits for the GPU; compiled, it builds the mask, and with a mask there is no flash attention.
+CAUSAL = "sdpa_causal"
+AttentionInterface.register(CAUSAL, sdpa_attention_forward)
 
 
 class LanguageModel(LightningModule):
@@ -35,6 +41,7 @@ class LanguageModel(LightningModule):
                 f"tokens={optim['tokens']} must be a multiple of validate_every={optim['validate_every']}"
             )
         self.model, self.optim, self.batch_tokens, self.fused = model, optim, batch_tokens, fused
+        model.set_attn_implementation(CAUSAL)  # is not saved with the model
         with torch.device("meta"):
             self.flops_per_token = training_flops(GPT2LMHeadModel(model.config), _sample(context)) / context
         self.val_loss = MeanMetric(nan_strategy="disable")  # a diverged run shows as such
