@@ -16,6 +16,7 @@ from pytorch_lightning import Callback
 
 from subcloning import Plan, SubcloningError
 from subcloning.collect import collect
+from subcloning.data.augment import BatchTransform, Recipe
 from subcloning.families.vit import resized
 from subcloning.training import run as run_module
 from subcloning.training.classification import ImageClassifier
@@ -95,7 +96,7 @@ def test_run_leaves_its_record(config, parent, init):
         assert Plan.load(folder / "plan.safetensors").sizes["residual"] == (16, 8)
     # The exported model is the trained one, for plain timm, and says how to prepare its input.
     model = timm.create_model(f"local-dir:{folder / 'model'}", pretrained=True).eval()
-    images, labels = instantiate(cfg.data).validation.tensors
+    images, labels = instantiate(cfg.data).validation[torch.arange(450), None]
     with torch.no_grad():
         accuracy = (model(images).argmax(1) == labels).float().mean().item()
     assert accuracy == pytest.approx(summary["val_accuracy"], abs=1e-6)
@@ -196,7 +197,8 @@ def test_wandb_gets_the_curve_offline_under_the_runs_own_id(config, parent):
 def test_decay_only_where_it_belongs_and_cosine_with_warmup():
     model = timm.create_model("deit_tiny_distilled_patch16_224", embed_dim=16, num_heads=4, depth=1, img_size=32)
     optim = {"lr": 1.0, "weight_decay": 0.3, "betas": [0.9, 0.999], "epochs": 10, "warmup_epochs": 2}
-    setup = ImageClassifier(model, optim, steps_per_epoch=5).configure_optimizers()
+    transform = BatchTransform(Recipe(), [0.5], [0.5], 10, on_batch=True)
+    setup = ImageClassifier(model, optim, transform, steps_per_epoch=5).configure_optimizers()
     decay = {id(p): group["weight_decay"] for group in setup["optimizer"].param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         spared = parameter.ndim == 1 or name in ("pos_embed", "cls_token", "dist_token")
@@ -210,21 +212,6 @@ def test_decay_only_where_it_belongs_and_cosine_with_warmup():
     assert rates[30] == pytest.approx(0.5)
     assert rates == sorted(rates[:11]) + sorted(rates[11:], reverse=True)
     assert setup["lr_scheduler"]["interval"] == "step"
-
-
-def test_batches_of_ranks_partition_the_global_batch():
-    from subcloning.data.memory import EpochBatches
-
-    one = EpochBatches(103, 12, seed=1, rank=0, world_size=1)
-    ranks = [EpochBatches(103, 12, seed=1, rank=r, world_size=3) for r in range(3)]
-    for sampler in [one, *ranks]:
-        sampler.set_epoch(4)
-    for whole, *parts in zip(one, *ranks, strict=True):
-        assert sorted(whole.tolist()) == sorted(torch.cat(parts).tolist())
-    assert len(set(torch.cat(list(one)).tolist())) == len(one) * 12 == 96
-    first = torch.cat(list(one))
-    one.set_epoch(5)
-    assert not torch.equal(first, torch.cat(list(one)))
 
 
 def test_batch_larger_than_the_data(config):

@@ -1,6 +1,6 @@
 """Image classification with a timm model."""
 
-import os
+import json
 from pathlib import Path
 
 import timm
@@ -8,55 +8,92 @@ import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
 from pytorch_lightning import LightningModule
+from timm.data import resolve_data_config
 from timm.models import save_for_hf
 from timm.optim import param_groups_weight_decay
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
-from transformers import get_cosine_schedule_with_warmup
+from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
 from ..axes import SubcloningError
+from ..data.augment import BatchTransform
+from ..data.images import ImageData
 from ..families import vit
 
 
 class ImageClassifier(LightningModule):
-    """Cross-entropy and top-1 accuracy; AdamW with a cosine schedule in steps.
+    """Cross-entropy, top-1 and, from more than ten classes, top-5 accuracy; AdamW with a cosine schedule in steps.
 
-    optim: lr, weight_decay, betas, epochs and warmup_epochs, as in `configs/optim`.
-    steps_per_epoch: optimiser steps, computed from the data and the global batch.
+    The same metrics of the averaged weights, where the recipe asks for them, are called `val_ema_*`.
+
+    optim: lr, weight_decay, betas, epochs, warmup_epochs and final_lr, as in `configs/optim`.
+    transform: what is done to batches. steps_per_epoch: optimiser steps, from the data and the global batch.
     fused: the faster optimiser, which Lightning does not let clip gradients in mixed precision.
     """
 
     headline = "val_accuracy"
 
-    def __init__(self, model: nn.Module, optim: dict, steps_per_epoch: int, *, fused: bool = True):
+    def __init__(
+        self,
+        model: nn.Module,
+        optim: dict,
+        transform: BatchTransform,
+        steps_per_epoch: int,
+        validations_per_epoch: int = 1,
+        *,
+        fused: bool = True,
+    ):
         super().__init__()
-        self.model, self.optim, self.steps_per_epoch, self.fused = model, optim, steps_per_epoch, fused
-        self.val_loss = MeanMetric(nan_strategy="disable")  # a diverged run shows as such
-        self.val_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
+        self.model, self.optim, self.transform, self.fused = model, optim, transform, fused
+        self.steps_per_epoch, self.validations_per_epoch = steps_per_epoch, validations_per_epoch
+        decay = transform.recipe.ema_decay
+        self.ema = ModelEmaV3(model, decay).requires_grad_(False) if decay else None
+        self.metrics = nn.ModuleDict({"val": _metrics(model.num_classes)})
+        if self.ema:
+            self.metrics["val_ema"] = _metrics(model.num_classes)
 
     @property
-    def epochs(self) -> int:
-        return self.optim["epochs"]
+    def validations(self) -> int:
+        return self.optim["epochs"] * self.validations_per_epoch
 
-    def progress(self, step: int) -> dict[str, int]:
+    def progress(self, step: int) -> dict[str, float]:
         """What the curve is drawn against."""
-        return {"epoch": step // self.steps_per_epoch}
+        epoch = step / self.steps_per_epoch
+        return {"epoch": int(epoch) if epoch.is_integer() else round(epoch, 4)}
+
+    def setup(self, stage: str) -> None:
+        if self.ema:
+            self.ema.set(self.model)  # which has been subcloned since; a checkpoint is loaded after this
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        images, labels = batch
-        loss = F.cross_entropy(self.model(images), labels)
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
+        images, targets = self.transform(*batch)
+        # Mixed targets are smoothed already.
+        smoothing = 0.0 if targets.is_floating_point() else self.transform.recipe.label_smoothing
+        loss = F.cross_entropy(self.model(images), targets, label_smoothing=smoothing)
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         return loss
 
+    def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
+        if self.ema and (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+            self.ema.update(self.model)
+
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        images, labels = batch
-        logits = self.model(images)
-        self.val_loss.update(F.cross_entropy(logits, labels), len(labels))
-        self.val_accuracy.update(logits, labels)
+        images, labels = self.transform.normalised(batch[0]), batch[1]
+        for model, metrics in zip((self.model, self.ema), self.metrics.values(), strict=False):
+            logits = model(images)
+            metrics["loss"].update(F.cross_entropy(logits, labels), len(labels))
+            for name, metric in metrics.items():
+                if name != "loss":
+                    metric.update(logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict({"val_loss": self.val_loss, "val_accuracy": self.val_accuracy}, prog_bar=True)
+        for prefix, metrics in self.metrics.items():
+            for name, metric in metrics.items():
+                self.log(f"{prefix}_{name}", metric, prog_bar=True)
+        if skipped := getattr(self.trainer.datamodule, "skipped", 0):
+            self.log("skipped_images", float(skipped), sync_dist=True, reduce_fx="sum")
 
     def configure_optimizers(self) -> dict:
         o = self.optim
@@ -65,45 +102,92 @@ class ImageClassifier(LightningModule):
             self.model, o["weight_decay"], no_weight_decay_list=self.model.no_weight_decay()
         )
         optimiser = torch.optim.AdamW(groups, lr=o["lr"], betas=tuple(o["betas"]), fused=self.fused)
-        warmup, total = o["warmup_epochs"] * self.steps_per_epoch, o["epochs"] * self.steps_per_epoch
-        schedule = get_cosine_schedule_with_warmup(optimiser, warmup, total)
+        warmup, total = (round(o[key] * self.steps_per_epoch) for key in ("warmup_epochs", "epochs"))
+        schedule = get_cosine_with_min_lr_schedule_with_warmup(
+            optimiser, warmup, total, min_lr_rate=o.get("final_lr", 0.0)
+        )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _metrics(classes: int) -> nn.ModuleDict:
+    metrics = {
+        "loss": MeanMetric(nan_strategy="disable"),  # a diverged run shows as such
+        "accuracy": MulticlassAccuracy(classes, average="micro"),
+    }
+    if classes > 10:
+        metrics["top5"] = MulticlassAccuracy(classes, top_k=5, average="micro")
+    return nn.ModuleDict(metrics)
 
 
 class TimmParent:
     """A timm model whose children are trained, as `configs/parent` describes it.
 
-    model: arguments of `timm.create_model`. weights: further ones that bring the trained weights.
+    model: arguments of `timm.create_model`. weights: further ones that bring the trained weights, `checkpoint_path` or
+        `pretrained`; None for random weights, to try things out before anything is downloaded.
+    new_head: for classes that the pretrained weights do not know; the child begins with a random head too.
     """
 
-    def __init__(self, name: str, model: dict, weights: dict):
-        self.name, self.model, self.weights = name, model, weights
+    def __init__(self, name: str, model: dict, weights: dict | None, *, new_head: bool = False):
+        self.name, self.model, self.weights, self.new_head = name, model, weights or {}, new_head
 
     def child(self, destination: dict) -> nn.Module:
         """A model of the destination's shape, with the library's own initial weights."""
         with torch.device("meta"):
             parent = timm.create_model(**self.model)
+        size, patch = parent.patch_embed.img_size, parent.patch_embed.patch_size
+        if any(pixels % p for pixels, p in zip(size, patch, strict=True)):
+            raise SubcloningError(f"parent={self.name}: images of {size} are not a whole number of patches of {patch}")
         return timm.create_model(**{**self.model, **vit.resized(parent, **destination)})
 
     def trained(self) -> nn.Module:
         path = self.weights.get("checkpoint_path")
-        if path and not os.path.exists(path):
+        if path and not Path(path).exists():
             raise SubcloningError(
                 f"the parent's weights {path} do not exist: train the parent first (see configs/experiment)"
             )
-        return timm.create_model(**self.model, **self.weights)
+        model = timm.create_model(**self.model, **self.weights)
+        known = timm.get_pretrained_cfg(self.model["model_name"])
+        if self.weights.get("pretrained") and known.num_classes != model.num_classes and not self.new_head:
+            raise SubcloningError(
+                f"parent={self.name} knows {known.num_classes} classes and num_classes is {model.num_classes}: "
+                "fine-tune it first and give its checkpoint, or set parent.new_head=true for a random head"
+            )
+        return model
 
-    def module(self, model: nn.Module, optim: dict, data, *, fused: bool) -> ImageClassifier:
-        return ImageClassifier(model, optim, data.steps_per_epoch, fused=fused)
+    def module(self, model: nn.Module, optim: dict, data: ImageData, *, fused: bool) -> ImageClassifier:
+        if len(data.classes) != model.num_classes:
+            raise SubcloningError(
+                f"the data have {len(data.classes)} classes and parent={self.name} {model.num_classes}: set "
+                "parent.model.num_classes, and use weights with such a head"
+            )
+        size = (model.patch_embed.proj.in_channels, *model.patch_embed.img_size)
+        if tuple(data.preprocessing["input_size"]) != size:
+            raise SubcloningError(
+                f"the data are {tuple(data.preprocessing['input_size'])} and parent={self.name} takes {size}: set "
+                "parent.model.img_size and in_chans"
+            )
+        steps = data.steps_per_epoch, data.validations_per_epoch
+        return ImageClassifier(model, optim, data.transform, *steps, fused=fused)
 
     def workload(self, cfg) -> tuple[dict, float, int]:
         """(inputs of one sample, samples of a run, tokens of a sample)."""
-        data = instantiate(cfg.data)
+        images = cfg.data.get("train_images") or len(instantiate(cfg.data).train)
         with torch.device("meta"):
             model = self.child({})
         image = torch.zeros(1, model.patch_embed.proj.in_channels, *model.patch_embed.img_size)
-        return {"x": image}, data.steps_per_epoch * data.batch_size * cfg.optim.epochs, model.patch_embed.num_patches
+        samples = images // cfg.optim.batch_size * cfg.optim.batch_size * cfg.optim.epochs
+        return {"x": image}, samples, model.patch_embed.num_patches
 
-    def export(self, model: nn.Module, folder: Path, data) -> None:
+    def export(self, model: nn.Module, folder: Path, data: ImageData) -> None:
         """Save for plain timm."""
         save_for_hf(model, folder, safe_serialization=True, data_config=data.preprocessing)
+
+
+def preprocessing_of(model: dict, weights: dict | None) -> dict:
+    """timm's data config of a parent given as to `TimmParent`: of one of our runs its own, else what timm knows."""
+    file = Path((weights or {}).get("checkpoint_path") or ".").with_name("config.json")
+    if file.exists():
+        known = json.loads(file.read_text())["pretrained_cfg"]
+    else:
+        known = timm.get_pretrained_cfg(model["model_name"]).to_dict()
+    return resolve_data_config(pretrained_cfg=known)

@@ -47,8 +47,7 @@ class LanguageModel(LightningModule):
         self.val_loss = MeanMetric(nan_strategy="disable")  # a diverged run shows as such
 
     @property
-    def epochs(self) -> int:
-        """An epoch is the time from one validation to the next."""
+    def validations(self) -> int:
         return self.optim["tokens"] // self.optim["validate_every"]
 
     def progress(self, step: int) -> dict[str, int]:

@@ -13,12 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from torch import nn
 from transformers.utils import flatten_dict
 
 from ..axes import SubcloningError
+from ..data.augment import seed_all
 from ..data.batches import accumulation
 from ..files import atomic
 from ..plan import Plan, make_plan
@@ -28,7 +29,8 @@ from .record import History, provenance, write_json
 
 # What a run is; trainer and logger say only where it runs and who is told, and some of data how it is read.
 IDENTITY = ("name", "parent", "destination", "init", "data", "optim", "seed")
-NOT_IDENTITY = ("data.workers", "data.verify", "data.corpus.folder")
+NOT_IDENTITY = ("data.workers", "data.verify", "data.corpus.folder", "data.folder")
+NOT_IDENTITY += tuple(f"data.{part}{key}" for part in ("train", "validation") for key in ("", ".root", ".path"))
 
 
 def run(cfg: DictConfig) -> dict:
@@ -45,17 +47,21 @@ def run(cfg: DictConfig) -> dict:
         return json.loads(summary_file.read_text())
 
     _quieten()
-    seed_everything(cfg.seed, verbose=False)
     history = History(folder / "metrics.csv")
-    data = instantiate(cfg.data, _convert_="all")
     parent = instantiate(cfg.parent, _convert_="all")
+    shape = {key: value for key, value in cfg.destination.items() if key != "name"}
+    if cfg.init.select:
+        with torch.device("meta"):  # shapes that do not fit are found before anything is downloaded
+            make_plan(parent.child({}), parent.child(shape), select="first")
+    data = instantiate(cfg.data, _convert_="all")
     checkpoint = folder / "last.ckpt"
     resuming = checkpoint.exists()
-    model = parent.child({key: value for key, value in cfg.destination.items() if key != "name"})
+    seed_everything(cfg.seed, verbose=False)  # whatever the data drew
+    model = parent.child(shape)
     optim = OmegaConf.to_container(cfg.optim, resolve=True)
     fused = not str(cfg.trainer.precision).endswith("mixed")
     module = parent.module(model, optim, data, fused=fused)
-    trainer = _trainer(cfg, folder, history, module.epochs)
+    trainer = _trainer(cfg, folder, history, module.validations)
     if not resuming:
         if cfg.init.select:
             plan = _subclone(cfg, parent.trained(), model, data, trainer.strategy.root_device)
@@ -118,7 +124,17 @@ def _subclone(cfg: DictConfig, parent: nn.Module, child: nn.Module, data, device
     return plan
 
 
-def _trainer(cfg: DictConfig, folder: Path, history: History, epochs: int) -> Trainer:
+class SeededSteps(Callback):
+    """What a step draws at random depends on (seed, step, pass, rank) alone, so that a resumed run draws the same."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx: int) -> None:
+        seed_all(self.seed, trainer.global_step, batch_idx % trainer.accumulate_grad_batches, trainer.global_rank)
+
+
+def _trainer(cfg: DictConfig, folder: Path, history: History, validations: int) -> Trainer:
     checkpoints = ModelCheckpoint(
         dirpath=folder,
         filename="last",
@@ -126,7 +142,7 @@ def _trainer(cfg: DictConfig, folder: Path, history: History, epochs: int) -> Tr
         save_on_train_epoch_end=True,
         every_n_epochs=cfg.checkpoint_every,
     )
-    callbacks = [history, checkpoints]
+    callbacks = [history, checkpoints, SeededSteps(cfg.seed)]
     sweeping = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if not sweeping:
         callbacks.append(TQDMProgressBar(leave=False))
@@ -142,7 +158,7 @@ def _trainer(cfg: DictConfig, folder: Path, history: History, epochs: int) -> Tr
     return Trainer(
         **cfg.trainer,
         default_root_dir=folder,
-        max_epochs=epochs,
+        max_epochs=validations,  # an epoch of Lightning's is the time from one validation to the next
         gradient_clip_val=cfg.optim.clip,
         callbacks=callbacks,
         logger=logger,

@@ -1,0 +1,163 @@
+"""Images and labels for classification, behind one interface. What a step reads is a function of (seed, step, rank)."""
+
+from collections.abc import Iterator
+
+import torch
+from pytorch_lightning import LightningDataModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..axes import SubcloningError
+from .augment import BatchTransform, Recipe
+from .batches import Steps
+
+PREPROCESSING = ("mean", "std", "interpolation", "crop_pct")
+
+
+class EpochBatches(Sampler):
+    """(indices, number) of one rank's passes from where the trainer stands; an incomplete last batch is dropped.
+
+    The order is drawn anew for each epoch, from the seed and the epoch alone. The numbers are unique in the run.
+    repeats: copies of each image in an epoch, side by side, so that ranks share them; only so many-th of the images
+    come in one epoch then.
+    """
+
+    def __init__(self, trainer: Trainer, steps: Steps, steps_per_epoch: int, *, size, batch_size, seed, repeats=1):
+        self.trainer, self.steps, self.steps_per_epoch = trainer, steps, steps_per_epoch
+        self.size, self.batch_size, self.seed, self.repeats = size, batch_size, seed, repeats
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def order(self, epoch: int) -> Tensor:
+        """(size,) indices of all samples of an epoch."""
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
+        return torch.randperm(self.size, generator=generator).repeat_interleave(self.repeats)[: self.size]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        passes, rank, ranks = self.trainer.accumulate_grad_batches, self.trainer.global_rank, self.trainer.world_size
+        current = None
+        for number in self.steps:
+            step, part = divmod(number, passes)
+            epoch, position = divmod(step, self.steps_per_epoch)
+            if epoch != current:
+                current, order = epoch, self.order(epoch)
+            batch = order[position * self.batch_size :][: self.batch_size]
+            yield batch[rank::ranks].chunk(passes)[part], number * ranks + rank
+
+
+class ImageData(LightningDataModule):
+    """Loaders over two sets of images, both seen as `dataset[indices, number]`: a batch of images and labels.
+
+    train, validation: `number` is unique for each training batch, None for images as they are validated and scored.
+    classes: names. preprocessing: timm's data config.
+    batch_size: of one optimiser step, over all ranks and passes. workers: processes that read ahead.
+    validations_per_epoch: evenly spaced; steps that do not divide by it are dropped.
+    scoring_fraction: of the training images, the same in every run, that score a parent; 0.5 % in the paper (4.1).
+    on_batch: whether images are shifted and flipped by the batch, or were by the dataset.
+    """
+
+    def __init__(
+        self,
+        train: Dataset,
+        validation: Dataset,
+        *,
+        classes: list[str],
+        preprocessing: dict,
+        batch_size: int,
+        seed: int,
+        recipe: Recipe,
+        on_batch: bool,
+        workers: int = 0,
+        validations_per_epoch: int = 1,
+        scoring_fraction: float = 0.005,
+    ):
+        super().__init__()
+        if batch_size > len(train):
+            raise SubcloningError(f"batch_size={batch_size} is more than the {len(train)} training images")
+        if batch_size % 2 and (recipe.mixup or recipe.cutmix):
+            raise SubcloningError(f"batch_size={batch_size} is odd: images are mixed in pairs")
+        self.train, self.validation, self.classes = train, validation, classes
+        self.preprocessing, self.batch_size, self.seed, self.recipe = preprocessing, batch_size, seed, recipe
+        self.workers, self.validations_per_epoch, self.scoring_fraction = (
+            workers,
+            validations_per_epoch,
+            scoring_fraction,
+        )
+        self.steps = len(train) // batch_size // validations_per_epoch  # from one validation to the next
+        if not self.steps:
+            raise SubcloningError(
+                f"validations_per_epoch={validations_per_epoch} is more than the {len(train) // batch_size} steps"
+            )
+        mean, std = preprocessing["mean"], preprocessing["std"]
+        self.transform = BatchTransform(recipe, mean, std, len(classes), on_batch=on_batch)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.steps * self.validations_per_epoch
+
+    @property
+    def provenance(self) -> dict:
+        return {
+            "train_images": len(self.train),
+            "validation_images": len(self.validation),
+            "classes": len(self.classes),
+        }
+
+    @property
+    def skipped(self) -> int:
+        """Times that an image could not be read and was left out, where that is allowed."""
+        return sum(getattr(dataset, "skipped", 0) for dataset in (self.train, self.validation))
+
+    def _loader(self, dataset: Dataset, batches, **options) -> DataLoader:
+        return DataLoader(dataset, sampler=batches, batch_size=None, num_workers=self.workers, **options)
+
+    def _pinned(self) -> dict:
+        return {"persistent_workers": self.workers > 0, "pin_memory": self.trainer.strategy.root_device.type == "cuda"}
+
+    def train_dataloader(self) -> DataLoader:
+        batches = EpochBatches(
+            self.trainer,
+            Steps(self.trainer, self.steps),
+            self.steps_per_epoch,
+            size=len(self.train),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            repeats=self.recipe.repeats,
+        )
+        return self._loader(self.train, batches, **self._pinned())
+
+    def val_dataloader(self) -> DataLoader:
+        """This rank's share of the validation set, every image once."""
+        share = torch.arange(self.trainer.global_rank, len(self.validation), self.trainer.world_size)
+        # No gradients are kept: twice the images of a training pass fit.
+        size = max(1, 2 * self.batch_size // (self.trainer.world_size * self.trainer.accumulate_grad_batches))
+        return self._loader(self.validation, [(part, None) for part in share.split(size)], **self._pinned())
+
+    def scoring_batches(self) -> Iterator[Tensor]:
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0))
+        count = max(1, round(self.scoring_fraction * len(self.train)))
+        batches = [(part, None) for part in order[:count].split(min(self.batch_size, 64))]
+        for images, _ in self._loader(self.train, batches):
+            yield self.transform.normalised(images)
+
+
+def agreed(own: dict, parent: dict | None, *, override: bool = False) -> dict:
+    """timm's data config for a set of images: its own values, and the parent's for what it leaves out or has as None.
+
+    Where both say something else, SubcloningError; unless `override`, and then its own count.
+    """
+    own = {key: value for key, value in own.items() if value is not None}
+    parent = {key: parent[key] for key in PREPROCESSING if key in parent} if parent else {}
+
+    def differs(key):
+        a, b = ([x] if isinstance(x, str | float | int) else list(x) for x in (own[key], parent[key]))
+        return a != b
+
+    wrong = [f"{key} {own[key]} (the parent's: {parent[key]})" for key in own if key in parent and differs(key)]
+    if wrong and not override:
+        raise SubcloningError(
+            f"data.preprocessing has {', '.join(wrong)}: prepare images as they were for the parent, or set "
+            "data.override_preprocessing=true"
+        )
+    return parent | own

@@ -1,0 +1,31 @@
+"""Made-up photographs: JPEG files of ImageNet's sizes, for dry runs and benchmarks."""
+
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+
+from ..files import atomic
+
+
+def folder(root: str, classes: int, images: int) -> str:
+    """Make `images` files in `classes` class folders below `root`, if it is not there, and return it."""
+    if not Path(root).exists():
+        Path(root).parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{root}.lock"):
+            if not Path(root).exists():
+                with atomic(root) as temporary:
+                    for number in range(images):
+                        file = temporary / f"class{number % classes:04}" / f"{number:06}.jpg"
+                        file.parent.mkdir(parents=True, exist_ok=True)
+                        photograph(number, number % classes).save(file, quality=90)
+    return root
+
+
+def photograph(number: int, label: int) -> Image.Image:
+    """An image of about 500 x 375, landscape or portrait: blurred noise, in colours that depend on the label."""
+    draw = np.random.default_rng(number)
+    size = tuple(int(side) for side in draw.normal((500, 375), 40).clip(200, 800)[:: draw.choice((1, -1))])
+    noise = draw.integers(0, 128, (24, 32, 3)) + np.random.default_rng(label).integers(0, 128, 3)
+    return Image.fromarray(noise.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
