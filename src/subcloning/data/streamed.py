@@ -48,7 +48,7 @@ class StreamedImages(ImageData):
         if train_images not in (None, len(train)):
             raise SubcloningError(f"{train} has {len(train)} images, expected {train_images}: is the copy complete?")
         common = {"interpolation": preprocessing["interpolation"], "mean": tuple(preprocessing["mean"])}
-        common["use_prefetcher"] = True  # uint8: normalised and erased on the device
+        common["normalize"] = False  # uint8: normalised and erased on the device
         plain = augmented = create_transform(image_size, crop_pct=preprocessing["crop_pct"], **common)
         if recipe.crop:
             augmented = create_transform(
@@ -96,7 +96,7 @@ class ReadImages(Dataset):
                 continue
             if number is not None:
                 seed_all(self.seed, number, place)
-            images.append(torch.from_numpy((self.plain if number is None else self.augmented)(pair[0])))
+            images.append((self.plain if number is None else self.augmented)(pair[0]))
             labels.append(pair[1])
         if not images or (number is not None and len(images) < len(indices)):
             raise SubcloningError(f"{self.source}: too many images cannot be read, the last one {index}")
