@@ -21,7 +21,7 @@ from subcloning.training.run import run
 MODEL = ["parent.model.embed_dim=16", "parent.model.num_heads=4", "parent.model.depth=2"]
 TINY = ["logger=csv", *MODEL, "optim.lr=1e-3", "optim.weight_decay=0.1", "optim.epochs=2"]
 RECIPE = ["recipe.ema_decay=0.9", "recipe.mixup=0.2", "recipe.cutmix=1", "recipe.shift=1", "recipe.erase=0.2"]
-RECIPE += ["+parent.model.proj_drop_rate=0.1", "+parent.model.drop_path_rate=0.1"]
+RECIPE += ["recipe.dropout=0.1", "recipe.drop_path=0.1"]
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_resumed_run_draws_what_the_undisturbed_one_drew(config, parent, monkeyp
 
 
 def test_averaged_weights_begin_at_the_subcloned_ones(config, parent):
-    cfg = config(*parent, "init=subclone", "recipe.ema_decay=0.99999")
+    cfg = config(*parent, "init=subclone", "recipe.ema_decay=0.99999", "optim.lr=1e-2")
     run(cfg)
     curve = pd.read_csv(Path(cfg.run_dir) / "metrics.csv")
     assert curve["val_ema_loss"].nunique() == 3

@@ -40,7 +40,9 @@ def test_prepare(config, capsys, tmp_path):
     options = ["data=text_files", f"data.corpus.folder={tmp_path}/corpus", "processes=1"]
     options += [f"data.corpus.source.train={tmp_path}/text/*.txt", "data.corpus.source.validation_share=0.3"]
     tokenizer = "{_target_: subcloning.data.tokenizer.TrainedBPE, vocab_size: 280}"
-    prepare.main(compose("prepare", overrides=[*options, "~data.corpus.tokenizer", f"+data.corpus.tokenizer={tokenizer}"]))
+    prepare.main(
+        compose("prepare", overrides=[*options, "~data.corpus.tokenizer", f"+data.corpus.tokenizer={tokenizer}"])
+    )
     found = re.findall(r"(\w+): (\d+) documents, ([\d,]+) characters", capsys.readouterr().out)
     assert {split for split, *_ in found} == {"train", "validation"}
     assert sum(int(documents) for _, documents, _ in found) == 20

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Recipe:
     drop_path: float = 0.0
 
 
-class BatchTransform:
+class BatchTransform(nn.Module):
     """Images of the loader, (n, channels, height, width) in uint8 or float32, to the model's input and targets.
 
     mean, std: per channel, for values from 0 to 1; images in float32 are normalised already.
@@ -50,8 +50,10 @@ class BatchTransform:
     """
 
     def __init__(self, recipe: Recipe, mean: Sequence[float], std: Sequence[float], classes: int, *, on_batch: bool):
-        self.recipe, self.classes = recipe, classes
-        self.mean, self.std = (255 * torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
+        super().__init__()
+        self.recipe = recipe
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, 255 * torch.tensor(values).view(-1, 1, 1), persistent=False)
         self.shift, self.flip = (recipe.shift, recipe.flip) if on_batch else (0, 0.0)
         self.erase = RandomErasing(recipe.erase, mode="pixel") if recipe.erase else None
         mix = {"mixup_alpha": recipe.mixup, "cutmix_alpha": recipe.cutmix}
@@ -63,7 +65,7 @@ class BatchTransform:
             return images
         return (images - self.mean.to(images.device)) / self.std.to(images.device)
 
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(images, targets) of a training batch; targets are class numbers, or probabilities where images are mixed."""
         if self.shift or self.flip:
             images = shifted_and_flipped(images, self.shift, self.flip)
