@@ -69,7 +69,6 @@ def test_averaged_weights_begin_at_the_subcloned_ones(config, parent):
     cfg = config(*parent, "init=subclone", "recipe.ema_decay=0.99999", "optim.lr=1e-2")
     run(cfg)
     curve = pd.read_csv(Path(cfg.run_dir) / "metrics.csv")
-    assert curve["val_ema_loss"].nunique() == 3
     assert curve["val_ema_loss"].iloc[0] == curve["val_loss"].iloc[0]
     assert curve["val_ema_loss"].iloc[2] == pytest.approx(curve["val_loss"].iloc[0], abs=1e-3)
     assert abs(curve["val_loss"].iloc[2] - curve["val_loss"].iloc[0]) > 0.01
@@ -85,16 +84,20 @@ def module(recipe=None, **kwargs):
     return ImageClassifier(model, optim, transform, steps_per_epoch=5)
 
 
-def test_averaged_weights_follow_their_definition_once_per_step():
+def test_averaged_weights_follow_their_definition():
     classifier = module(Recipe(ema_decay=0.9))
-    classifier._trainer = type("Trainer", (), {"accumulate_grad_batches": 2})()
     classifier.setup("fit")
     before = classifier.model.head.weight.detach().clone()
-    with torch.no_grad():
-        classifier.model.head.weight += 1
-    for index in range(4):
-        classifier.on_train_batch_end(None, None, index)
-    torch.testing.assert_close(classifier.ema.module.head.weight, before + 1 - 0.9**2)
+
+    class Increment(torch.optim.SGD):
+        def step(self, closure=None):
+            self.param_groups[0]["params"][0].data += 1
+
+    optimiser = Increment([classifier.model.head.weight], lr=1)
+    for _ in range(2):
+        classifier.optimizer_step(0, 0, optimiser, None)
+    averaged = 0.9 * (0.9 * before + 0.1 * (before + 1)) + 0.1 * (before + 2)
+    torch.testing.assert_close(classifier.ema.module.head.weight, averaged)
     assert not any(parameter.requires_grad for parameter in classifier.ema.parameters())
 
 

@@ -1,14 +1,28 @@
 """Train one run, or with -m a sweep: `python -m subcloning.train experiment=digits init=subclone seed=1`."""
 
+import os
+import signal
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
 
 @hydra.main(config_path="../../configs", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> None:
+    from .training.interruptions import Interrupted, requeue
     from .training.run import run  # the libraries take seconds to import: not for --help or a sweep's parent process
 
-    run(cfg)
+    try:
+        run(cfg)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr, flush=True)
+        handler = signal.getsignal(stop.signum)
+        if callable(handler) and stop.signum == signal.SIGUSR2:
+            handler(stop.signum, None)  # submitit's, which requeues the job
+        elif stop.signum == signal.SIGUSR1 and os.environ.get("SLURM_PROCID") == "0":
+            requeue()
+        sys.exit(128 + stop.signum)
 
 
 if __name__ == "__main__":

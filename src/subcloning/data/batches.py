@@ -27,13 +27,13 @@ def accumulation(batch_size: int, world_size: int, micro_batch: int | None = Non
 
 
 class Steps(Sampler):
-    """Numbers of one epoch's micro-batches, from where the trainer stands: a resumed run goes on at its own step."""
+    """Numbers of the micro-batches from where the trainer stands to the next validation; these are `steps` apart."""
 
-    def __init__(self, trainer: Trainer, steps_per_epoch: int):
-        self.trainer, self.steps_per_epoch = trainer, steps_per_epoch
+    def __init__(self, trainer: Trainer, steps: int):
+        self.trainer, self.steps = trainer, steps
 
     def __len__(self) -> int:
-        return self.steps_per_epoch * self.trainer.accumulate_grad_batches
+        return self.steps * self.trainer.accumulate_grad_batches
 
     def __iter__(self) -> Iterator[int]:
         start = self.trainer.global_step * self.trainer.accumulate_grad_batches

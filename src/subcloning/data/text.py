@@ -45,7 +45,7 @@ class TextData(LightningDataModule):
         corpus.prepare()
         self.corpus = corpus.open(verify=verify)
         train, validation = self.corpus.splits["train"], self.corpus.splits["validation"]
-        self.batch_size, self.steps_per_epoch = batch_tokens // context, validate_every // batch_tokens
+        self.batch_size, self.steps = batch_tokens // context, validate_every // batch_tokens
         self.batch_tokens, self.context, self.workers = batch_tokens, context, workers
         self.training = Blocks(train, context, seed, f"the training split of {corpus.folder}")
         self.scoring = Blocks(train, context, seed=0)
@@ -70,7 +70,7 @@ class TextData(LightningDataModule):
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         return DataLoader(
             TrainingBatches(self.training, self._micro_batch(), rank, world_size),
-            sampler=Steps(self.trainer, self.steps_per_epoch),
+            sampler=Steps(self.trainer, self.steps),
             batch_size=None,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,

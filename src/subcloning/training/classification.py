@@ -50,6 +50,8 @@ class ImageClassifier(LightningModule):
         self.steps_per_epoch, self.validations_per_epoch = steps_per_epoch, validations_per_epoch
         decay = transform.recipe.ema_decay
         self.ema = ModelEmaV3(model, decay).requires_grad_(False) if decay else None
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_loss.persistent(True)  # a run may go on in the middle of an epoch
         self.metrics = nn.ModuleDict({"val": _metrics(model.num_classes)})
         if self.ema:
             self.metrics["val_ema"] = _metrics(model.num_classes)
@@ -72,11 +74,13 @@ class ImageClassifier(LightningModule):
         # Mixed targets are smoothed already.
         smoothing = 0.0 if targets.is_floating_point() else self.transform.recipe.label_smoothing
         loss = F.cross_entropy(self.model(images), targets, label_smoothing=smoothing)
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        self.train_loss.update(loss.detach(), len(images))
+        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
         return loss
 
-    def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
-        if self.ema and (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+    def optimizer_step(self, *args, **kwargs) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.ema:  # here, so that a checkpoint at the end of the step has it
             self.ema.update(self.model)
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
@@ -185,8 +189,9 @@ class TimmParent:
 
 def preprocessing_of(model: dict, weights: dict | None) -> dict:
     """timm's data config of a parent given as to `TimmParent`: of one of our runs its own, else what timm knows."""
-    file = Path((weights or {}).get("checkpoint_path") or ".").with_name("config.json")
-    if file.exists():
+    path = (weights or {}).get("checkpoint_path")
+    file = path and Path(path).with_name("config.json")
+    if file and file.exists():
         known = json.loads(file.read_text())["pretrained_cfg"]
     else:
         known = timm.get_pretrained_cfg(model["model_name"]).to_dict()

@@ -44,6 +44,8 @@ class LanguageModel(LightningModule):
         model.set_attn_implementation(CAUSAL)  # is not saved with the model
         with torch.device("meta"):
             self.flops_per_token = training_flops(GPT2LMHeadModel(model.config), _sample(context)) / context
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_loss.persistent(True)  # a run may go on between two validations
         self.val_loss = MeanMetric(nan_strategy="disable")  # a diverged run shows as such
 
     @property
@@ -60,7 +62,8 @@ class LanguageModel(LightningModule):
 
     def training_step(self, tokens: Tensor) -> Tensor:
         loss = self.loss(tokens)
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(tokens), sync_dist=True)
+        self.train_loss.update(loss.detach(), len(tokens))
+        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
         return loss
 
     def on_train_start(self) -> None:

@@ -15,6 +15,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 from transformers.utils import flatten_dict
 
@@ -25,6 +27,7 @@ from ..files import atomic
 from ..plan import Plan, make_plan
 from ..scores import score
 from ..surgery import apply_plan
+from .interruptions import LAST, PREVIOUS, SafeCheckpoints, StopAtStep, newest_checkpoint
 from .record import History, provenance, write_json
 
 # What a run is; trainer and logger say only where it runs and who is told, and some of data how it is read.
@@ -54,27 +57,30 @@ def run(cfg: DictConfig) -> dict:
         with torch.device("meta"):  # shapes that do not fit are found before anything is downloaded
             make_plan(parent.child({}), parent.child(shape), select="first")
     data = instantiate(cfg.data, _convert_="all")
-    checkpoint = folder / "last.ckpt"
-    resuming = checkpoint.exists()
+    if rank_zero_only.rank == 0:
+        for stray in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+            stray.unlink()
+    checkpoint = newest_checkpoint(folder)
     seed_everything(cfg.seed, verbose=False)  # whatever the data drew
     model = parent.child(shape)
     optim = OmegaConf.to_container(cfg.optim, resolve=True)
     fused = not str(cfg.trainer.precision).endswith("mixed")
     module = parent.module(model, optim, data, fused=fused)
     trainer = _trainer(cfg, folder, history, module.validations)
-    if not resuming:
+    if not checkpoint:
         if cfg.init.select:
             plan = _subclone(cfg, parent.trained(), model, data, trainer.strategy.root_device)
             if trainer.is_global_zero:
                 plan.save(folder / "plan.safetensors")
-        write_json(folder / "provenance.json", provenance(data.provenance))
+        if trainer.is_global_zero:
+            write_json(folder / "provenance.json", provenance(data.provenance))
     if cfg.compile:
         model.compile()  # in place: the names of the parameters stay
     trainer.accumulate_grad_batches = accumulation(data.batch_size, trainer.world_size, cfg.micro_batch)
     try:
-        if not resuming:
+        if not checkpoint:
             trainer.validate(module, data, verbose=False)
-        trainer.fit(module, data, ckpt_path=checkpoint if resuming else None, weights_only=True)
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     finally:
         if trainer.is_global_zero and cfg.logger.wandb:
             trainer.logger.experiment.finish()  # a sweep's next run must not log into this one
@@ -97,7 +103,7 @@ def _claim(folder: Path, cfg: DictConfig) -> None:
     """Write the run's config; but if the folder holds a trained or begun run, make sure that it is the same one."""
     wanted = OmegaConf.to_container(cfg, resolve=True)
     file = folder / "config.yaml"
-    if (folder / "last.ckpt").exists() or (folder / "summary.json").exists():
+    if any((folder / name).exists() for name in (LAST, PREVIOUS, "summary.json")):
         found = OmegaConf.to_container(OmegaConf.load(file))
         old, new = (flatten_dict({key: config.get(key) for key in IDENTITY}) for config in (found, wanted))
         keys = sorted({*old, *new} - {*NOT_IDENTITY})
@@ -109,8 +115,9 @@ def _claim(folder: Path, cfg: DictConfig) -> None:
                 "folder to train it again"
             )
         return
-    with atomic(file) as temporary:
-        OmegaConf.save(OmegaConf.create(wanted), temporary)
+    if rank_zero_only.rank == 0:
+        with atomic(file) as temporary:
+            OmegaConf.save(OmegaConf.create(wanted), temporary)
 
 
 def _subclone(cfg: DictConfig, parent: nn.Module, child: nn.Module, data, device: torch.device) -> Plan:
@@ -125,10 +132,17 @@ def _subclone(cfg: DictConfig, parent: nn.Module, child: nn.Module, data, device
 
 
 class SeededSteps(Callback):
-    """What a step draws at random depends on (seed, step, pass, rank) alone, so that a resumed run draws the same."""
+    """What a step does depends on its number alone, so that a resumed run does the same.
+
+    Random numbers are drawn from (seed, step, pass, rank); the mean training loss is of the steps since a validation.
+    """
 
     def __init__(self, seed: int):
         self.seed = seed
+
+    def on_train_epoch_start(self, trainer, module) -> None:
+        if trainer.global_step % trainer.datamodule.steps == 0:
+            module.train_loss.reset()  # it travels in the checkpoint
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx: int) -> None:
         seed_all(self.seed, trainer.global_step, batch_idx % trainer.accumulate_grad_batches, trainer.global_rank)
@@ -137,15 +151,18 @@ class SeededSteps(Callback):
 def _trainer(cfg: DictConfig, folder: Path, history: History, validations: int) -> Trainer:
     checkpoints = ModelCheckpoint(
         dirpath=folder,
-        filename="last",
+        filename=Path(LAST).stem,
         enable_version_counter=False,
         save_on_train_epoch_end=True,
         every_n_epochs=cfg.checkpoint_every,
     )
-    callbacks = [history, checkpoints, SeededSteps(cfg.seed)]
+    callbacks = [history, SeededSteps(cfg.seed), StopAtStep(folder), checkpoints]
     sweeping = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if not sweeping:
         callbacks.append(TQDMProgressBar(leave=False))
+    plugins = [SafeCheckpoints()]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # StopAtStep does that
     logger = False
     if cfg.logger.wandb:
         os.environ.setdefault("WANDB_SILENT", "true")  # one line per run is enough
@@ -161,6 +178,7 @@ def _trainer(cfg: DictConfig, folder: Path, history: History, validations: int) 
         max_epochs=validations,  # an epoch of Lightning's is the time from one validation to the next
         gradient_clip_val=cfg.optim.clip,
         callbacks=callbacks,
+        plugins=plugins,
         logger=logger,
         enable_progress_bar=not sweeping,
         enable_model_summary=False,

@@ -1,0 +1,198 @@
+"""Submit a sweep to SLURM: `python -m subcloning.submit cluster=mine experiment=fig11_lr_wd seed=0,1`.
+
+Takes what `subcloning.train -m` takes, and besides `cluster=NAME`, a profile slurm/NAME.yaml, whose values
+`cluster.time=2:00:00` and the like change; `dry=true` writes all and submits nothing. It returns at once. In
+runs/_sweeps/NAME:
+
+    code/              src and configs as they were: later edits do not reach runs that wait in the queue
+    configs/0003.yaml  the run of array task 3, resolved
+    sbatch.sh          what was submitted
+    logs/3.out         of task 3, over all its restarts
+    jobs.txt           SLURM's job ids, one for each submission
+
+The name is of the experiment and a hash of code and configs. The same command again submits what is not done and not in
+the queue; `python -m subcloning.status` shows where each run is.
+"""
+
+import argparse
+import hashlib
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from .axes import SubcloningError
+from .files import atomic
+
+ROOT = Path(__file__).parents[2]
+SWEEPS = "_sweeps"
+
+
+def expand(overrides: list[str]) -> list[DictConfig]:
+    """The resolved config of each run of a sweep: all combinations of listed values, the experiment's own included."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        parser = OverridesParser.create()
+        given = {override.key_or_group for override in parser.parse_overrides(overrides)}
+        # Of the sweep's own values, those of the experiment that nothing given replaces.
+        plain = [part.split(",")[0] if "=" in part else part for part in overrides]
+        params = compose("train", overrides=plain, return_hydra_config=True).hydra.sweeper.get("params") or {}
+        own = [f"{key}={value}" for key, value in params.items() if key not in given]
+        jobs = BasicSweeper.split_arguments(parser.parse_overrides([*overrides, *own]), max_batch_size=None)[0]
+        return [resolved(compose("train", overrides=list(job))) for job in jobs]
+
+
+def resolved(cfg: DictConfig) -> DictConfig:
+    return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+
+
+def profile(name: str, overrides: list[str]) -> DictConfig:
+    """The cluster's profile slurm/NAME.yaml, on top of slurm/base.yaml."""
+    if not (ROOT / "slurm" / f"{name}.yaml").exists():
+        known = sorted(file.stem for file in (ROOT / "slurm").glob("*.yaml"))
+        raise SubcloningError(
+            f"cluster={name}: there is no slurm/{name}.yaml, only {', '.join(known)}: see slurm/README.md"
+        )
+    with initialize_config_dir(str(ROOT / "slurm"), version_base="1.3"):
+        return resolved(compose(name, overrides=overrides))
+
+
+def snapshot(folder: Path) -> None:
+    """Copy src and configs."""
+    with atomic(folder) as temporary:
+        for part in ("src", "configs"):
+            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            shutil.copytree(ROOT / part, temporary / part, ignore=ignored)
+
+
+def digest(runs: list[DictConfig]) -> str:
+    """Hash of code and runs."""
+    found = hashlib.sha256()
+    for part in ("src", "configs"):
+        for file in sorted((ROOT / part).rglob("*.*")):
+            if file.suffix in (".py", ".yaml"):
+                found.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
+    for run in runs:
+        found.update(OmegaConf.to_yaml(run).encode())
+    return found.hexdigest()[:8]
+
+
+def script(folder: Path, runs: list[DictConfig], tasks: list[int], cluster: DictConfig) -> str:
+    """The sbatch file for the array `tasks` of `runs`."""
+    (nodes, devices, accelerator), *others = {
+        (run.trainer.num_nodes, run.trainer.devices, run.trainer.accelerator) for run in runs
+    }
+    if others:
+        raise SubcloningError("all runs of a sweep need the same trainer.num_nodes, devices and accelerator")
+    if not isinstance(devices, int):
+        raise SubcloningError(f"trainer.devices={devices}: say how many for each node, such as trainer=gpu_8")
+    options = {
+        "job-name": runs[0].name,
+        "array": f"{ranges(tasks)}%{cluster.parallel}",
+        "nodes": nodes,
+        "ntasks-per-node": devices,
+        "gpus-per-node": devices if accelerator == "gpu" else None,
+        "cpus-per-task": cluster.cpus_per_task,
+        **{key: cluster[key] for key in ("time", "partition", "account", "qos", "constraint", "mem")},
+        "signal": f"USR1@{cluster.grace}",  # to the tasks, which save, and then requeue the job
+        "output": folder / "logs" / "%a.out",
+    }
+    lines = [f"#SBATCH --{key}={value}" for key, value in options.items() if value is not None]
+    lines += ["#SBATCH --requeue", "#SBATCH --open-mode=append", *(f"#SBATCH {line}" for line in cluster.sbatch)]
+    container = f"--container-image={cluster.container} " if cluster.container else ""
+    head = f"#!/usr/bin/env bash\n# {runs[0].name}: {len(tasks)} of {len(runs)} runs, by python -m subcloning.submit\n"
+    return head + "\n".join(
+        [
+            *lines,
+            "set -euo pipefail",
+            *cluster.setup,
+            f"export PYTHONPATH={shlex.quote(str(folder / 'code' / 'src'))}",
+            'config=$(printf %04d "$SLURM_ARRAY_TASK_ID")',
+            f"exec srun --kill-on-bad-exit=1 {container}{cluster.python} -m subcloning.train "
+            f'--config-dir {shlex.quote(str(folder / "configs"))} --config-name "$config"',
+            "",
+        ]
+    )
+
+
+def ranges(tasks: list[int]) -> str:
+    """[0, 1, 2, 5] -> "0-2,5"."""
+    parts: list[list[int]] = []
+    for task in tasks:
+        if parts and task == parts[-1][-1] + 1:
+            parts[-1].append(task)
+        else:
+            parts.append([task])
+    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else f"{part[0]}" for part in parts)
+
+
+def queued(folder: Path) -> dict[int, str]:
+    """Array task -> SLURM's state, of the sweep's tasks that wait or run."""
+    jobs = (folder / "jobs.txt").read_text().split() if (folder / "jobs.txt").exists() else []
+    states = {}
+    for job in jobs:
+        command = ["squeue", "--noheader", "--array", "--format=%K %T", f"--jobs={job}"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)  # fails for jobs long gone
+        states |= {int(task): state for task, state in (line.split() for line in found.stdout.splitlines())}
+    return states
+
+
+def submit(overrides: list[str], cluster: DictConfig, *, dry: bool = False) -> Path:
+    """Submit the runs of a sweep that are neither done nor in the queue; return its folder."""
+    runs = expand(overrides)
+    folder = Path(runs[0].runs).absolute() / SWEEPS / f"{runs[0].name}-{digest(runs)}"
+    for part in ("configs", "logs"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    if not (folder / "code").exists():
+        snapshot(folder / "code")
+    for task, run in enumerate(runs):
+        for key in ("runs", "run_dir", "corpora", "images"):
+            run[key] = str(Path(run[key]).absolute())
+        # Hydra leaves nothing behind; the run's folder has it all.
+        own = {"hydra": {"run": {"dir": "."}, "output_subdir": None, "job_logging": {"root": {"handlers": []}}}}
+        with atomic(folder / "configs" / f"{task:04}.yaml") as temporary:
+            OmegaConf.save(OmegaConf.merge(run, own), temporary)
+    busy = queued(folder)
+    done = [task for task, run in enumerate(runs) if (Path(run.run_dir) / "summary.json").exists()]
+    tasks = [task for task in range(len(runs)) if task not in busy and task not in done]
+    print(f"{folder}: {len(runs)} runs, {len(done)} done, {len(busy)} in the queue, {len(tasks)} to submit")
+    if not tasks:
+        return folder
+    with atomic(folder / "sbatch.sh") as temporary:
+        temporary.write_text(script(folder, runs, tasks, cluster))
+    if dry:
+        print(f"not submitted: {folder / 'sbatch.sh'}")
+        return folder
+    try:
+        found = subprocess.run(
+            ["sbatch", "--parsable", folder / "sbatch.sh"], capture_output=True, text=True, check=True
+        )
+    except FileNotFoundError as error:
+        raise SubcloningError("there is no sbatch here: submit on a login node, or give dry=true") from error
+    except subprocess.CalledProcessError as error:
+        raise SubcloningError(f"sbatch refused {folder / 'sbatch.sh'}: {error.stderr.strip()}") from error
+    job = found.stdout.strip().split(";")[0]
+    with (folder / "jobs.txt").open("a") as file:
+        file.write(f"{job}\n")
+    print(f"submitted job {job}: tasks {ranges(tasks)}")
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "overrides", nargs="+", help="as for subcloning.train -m, and cluster=NAME, cluster.KEY=VALUE, dry=true"
+    )
+    words = parser.parse_args().overrides
+    own = [word for word in words if word.startswith(("cluster", "dry="))]
+    name = next((word.partition("=")[2] for word in own if word.startswith("cluster=")), "base")
+    changes = [word.removeprefix("cluster.") for word in own if word.startswith("cluster.")]
+    submit([word for word in words if word not in own], profile(name, changes), dry="dry=true" in own)
+
+
+if __name__ == "__main__":
+    main()

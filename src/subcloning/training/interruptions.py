@@ -1,0 +1,113 @@
+"""Interruptions: checkpoints that are whole or not there, and signals that end a run at the boundary of a step."""
+
+import os
+import pickle
+import re
+import signal
+import subprocess
+import zipfile
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from ..axes import SubcloningError
+from ..files import atomic
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+class SafeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint under a temporary name and renames it; the one before it stays as previous.ckpt."""
+
+    def save_checkpoint(self, checkpoint: dict, path: str | os.PathLike, storage_options: object = None) -> None:
+        path = Path(path)
+        try:
+            with atomic(path) as temporary:
+                with temporary.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())  # a machine may go down as well as a process
+                if path.exists():
+                    os.replace(path, path.with_name(PREVIOUS))
+        except (OSError, RuntimeError) as error:  # torch turns some of the first into the second
+            raise SubcloningError(
+                f"{path} cannot be saved ({error}): the one before it is whole. Make room and start the run again"
+            ) from error
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint in `folder` that can be read, or None."""
+    for path in (folder / LAST, folder / PREVIOUS):
+        if path.exists():
+            try:
+                torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+                return path
+            except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+                print(f"{path} is damaged ({str(error).splitlines()[0]}): looking for the one before it")
+    return None
+
+
+class Interrupted(Exception):
+    """The run was told to stop, and its checkpoint is saved. `signum` is the signal."""
+
+    def __init__(self, signum: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name}; the same command goes on from there")
+        self.signum = signum
+
+
+class StopAtStep(Callback):
+    """On SIGUSR1, SIGUSR2 or SIGTERM, save a checkpoint at the end of the step and raise `Interrupted`.
+
+    A handler only sets a flag, since a signal may come in the middle of anything. Several ranks look at their flags
+    together, every tenth step, so that all stop after the same one. After the last step before a validation comes that.
+    """
+
+    SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+
+    def __init__(self, folder: Path):
+        self.folder, self.received, self.before = folder, 0, {}
+
+    def on_train_start(self, trainer: Trainer, module) -> None:
+        def note(signum, frame):
+            self.received = signum
+
+        # After Lightning has installed its own; of others', such as submitit's, the caller of run() takes care.
+        self.before = {signum: signal.signal(signum, note) for signum in self.SIGNALS}
+
+    def on_exception(self, trainer: Trainer, module, exception: BaseException) -> None:
+        self.on_train_end(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, module) -> None:
+        for signum, handler in self.before.items():
+            signal.signal(signum, handler or signal.SIG_DFL)
+        self.before = {}
+
+    def on_train_batch_end(self, trainer: Trainer, module, outputs, batch, batch_idx: int) -> None:
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if stepped and not last and (trainer.world_size == 1 or trainer.global_step % 10 == 0):
+            self._stop_if_told(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, module) -> None:
+        if trainer.current_epoch + 1 < trainer.max_epochs:
+            self._stop_if_told(trainer)
+
+    def _stop_if_told(self, trainer: Trainer) -> None:
+        if trainer.world_size > 1:
+            told = torch.tensor(self.received, device=trainer.strategy.root_device)
+            self.received = int(trainer.strategy.reduce(told, reduce_op="max"))
+        if self.received:
+            trainer.save_checkpoint(self.folder / LAST)
+            raise Interrupted(self.received)
+
+
+def requeue() -> None:
+    """Ask SLURM to run this job again, in its own place in the queue."""
+    job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    if not re.fullmatch(r"\d+(_\d+)?", job):
+        raise SubcloningError(f"SLURM's job id {job!r} is not one")
+    subprocess.run(["scontrol", "requeue", job], check=True)
