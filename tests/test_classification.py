@@ -258,7 +258,7 @@ def test_dry_run_at_full_size(config, experiment, monkeypatch, tmp_path):
     with pytest.raises(RuntimeError, match="pulled the plug"):
         run(cfg)
     monkeypatch.setattr(run_module, "_trainer", build)
-    monkeypatch.setattr(run_module, "_subclone", lambda *args: pytest.fail("subcloned a second time"))
+    monkeypatch.setattr(run_module, "Start", lambda *args: pytest.fail("subcloned a second time"))
     summary = run(cfg)
     folder = Path(cfg.run_dir)
     heads, size = (8, 80) if experiment == "fig12_scaling" else (6, 64)

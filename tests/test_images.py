@@ -162,6 +162,8 @@ def test_cached_images_are_those_of_the_files_and_decoded_once(tree):
     assert made == []
     assert np.array_equal(again.train.images, data.train.images)
     assert [len(batch) for batch in data.scoring_batches()] == [4, 2]
+    whole, *parts = (torch.cat(list(data.scoring_batches(*share))) for share in ((0, 1), (0, 2), (1, 2)))
+    assert sorted(map(str, whole)) == sorted(map(str, torch.cat(parts)))
     with pytest.raises(SubcloningError, match=r"holds images of \(8, 8\), wanted 16 x 16: remove"):
         cached(tree, image_size=16)
 

@@ -84,7 +84,7 @@ def test_signals_at_five_random_steps(digits, monkeypatch, signum, options):
         with pytest.raises(Interrupted) as stop:
             run(disturbed)
         assert stop.value.signum == signum
-        monkeypatch.setattr(run_module, "_subclone", lambda *args: pytest.fail("subcloned a second time"))
+        monkeypatch.setattr(run_module, "Start", lambda *args: pytest.fail("subcloned a second time"))
         assert [signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)] == handlers
     run(disturbed)
     assert_same(disturbed, undisturbed)
@@ -128,7 +128,7 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(digits, monkeypatch, 
     with pytest.raises(RuntimeError, match="pulled the plug"):
         run(disturbed)
     monkeypatch.setattr(run_module, "_trainer", build)
-    monkeypatch.setattr(run_module, "_subclone", lambda *args: pytest.fail("subcloned a second time"))
+    monkeypatch.setattr(run_module, "Start", lambda *args: pytest.fail("subcloned a second time"))
     run(disturbed)
     assert "last.ckpt is damaged" in capsys.readouterr().out
     assert_same(disturbed, undisturbed)

@@ -130,7 +130,7 @@ def test_resumed_in_mid_epoch_equals_undisturbed(config, language, monkeypatch, 
     with pytest.raises(RuntimeError, match="pulled the plug"):
         run(cfg("disturbed"))
     monkeypatch.setattr(run_module, "_trainer", build)
-    monkeypatch.setattr(run_module, "_subclone", lambda *args: pytest.fail("subcloned a second time"))
+    monkeypatch.setattr(run_module, "Start", lambda *args: pytest.fail("subcloned a second time"))
     torch.manual_seed(1234)
     run(cfg("disturbed"))
     one, other = (Path(cfg(name).run_dir) for name in ("undisturbed", "disturbed"))

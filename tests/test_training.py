@@ -127,7 +127,7 @@ def test_resumed_run_equals_undisturbed_run_and_does_not_subclone_again(config, 
     folder = Path(cfg("disturbed").run_dir)
     assert not (folder / "summary.json").exists()
     monkeypatch.setattr(run_module, "_trainer", build)
-    monkeypatch.setattr(run_module, "_subclone", lambda *args: pytest.fail("subcloned a second time"))
+    monkeypatch.setattr(run_module, "Start", lambda *args: pytest.fail("subcloned a second time"))
     torch.manual_seed(1234)  # whatever the state of the process
     resumed = run(cfg("disturbed"))
     assert {**resumed, "seconds": 0} == {**undisturbed, "seconds": 0}

@@ -134,10 +134,11 @@ class ImageData(LightningDataModule):
         size = max(1, 2 * self.batch_size // (self.trainer.world_size * self.trainer.accumulate_grad_batches))
         return self._loader(self.validation, [(part, None) for part in share.split(size)], **self._pinned())
 
-    def scoring_batches(self) -> Iterator[Tensor]:
+    def scoring_batches(self, rank: int = 0, ranks: int = 1) -> Iterator[Tensor]:
+        """This rank's share of the images that score a parent."""
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0))
-        count = max(1, round(self.scoring_fraction * len(self.train)))
-        batches = [(part, None) for part in order[:count].split(min(self.batch_size, 64))]
+        count = max(ranks, round(self.scoring_fraction * len(self.train)))
+        batches = [(part, None) for part in order[rank:count:ranks].split(min(self.batch_size, 64))]
         for images, _ in self._loader(self.train, batches):
             yield self.transform.normalised(images)
 

@@ -83,8 +83,10 @@ class TextData(LightningDataModule):
         batches = [numbers for numbers in share.split(self._micro_batch()) if len(numbers)]
         return DataLoader(self.validation, sampler=batches, batch_size=None)
 
-    def scoring_batches(self) -> Iterator[Tensor]:
+    def scoring_batches(self, rank: int = 0, ranks: int = 1) -> Iterator[Tensor]:
+        """This rank's share of the blocks that score a parent."""
         size = min(self.batch_size, 16)
-        for first in range(0, self.scoring_blocks, size):
-            count = min(size, self.scoring_blocks - first)
+        edges = [part * self.scoring_blocks // ranks for part in (rank, rank + 1)]
+        for first in range(*edges, size):
+            count = min(size, edges[1] - first)
             yield torch.from_numpy(self.scoring.rows(first, count)[:, :-1])

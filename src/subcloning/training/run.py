@@ -17,18 +17,16 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
-from torch import nn
 from transformers.utils import flatten_dict
 
 from ..axes import SubcloningError
 from ..data.augment import seed_all
 from ..data.batches import accumulation
 from ..files import atomic
-from ..plan import Plan, make_plan
-from ..scores import score
-from ..surgery import apply_plan
+from ..plan import make_plan
 from .interruptions import LAST, PREVIOUS, SafeCheckpoints, StopAtStep, newest_checkpoint
 from .record import History, provenance, write_json
+from .start import Start
 
 # What a run is; trainer and logger say only where it runs and who is told, and some of data how it is read.
 IDENTITY = ("name", "parent", "destination", "init", "data", "optim", "seed")
@@ -68,10 +66,7 @@ def run(cfg: DictConfig) -> dict:
     module = parent.module(model, optim, data, fused=fused)
     trainer = _trainer(cfg, folder, history, module.validations)
     if not checkpoint:
-        if cfg.init.select:
-            plan = _subclone(cfg, parent.trained(), model, data, trainer.strategy.root_device)
-            if trainer.is_global_zero:
-                plan.save(folder / "plan.safetensors")
+        trainer.callbacks.append(Start(cfg, parent, data, folder))
         if trainer.is_global_zero:
             write_json(folder / "provenance.json", provenance(data.provenance))
     if cfg.compile:
@@ -94,6 +89,7 @@ def run(cfg: DictConfig) -> dict:
         shutil.rmtree(folder / "model", ignore_errors=True)
         with atomic(folder / "model") as temporary:
             parent.export(model, temporary, data)
+        (folder / PREVIOUS).unlink(missing_ok=True)
         write_json(summary_file, summary)
         print(f"{cfg.run}: {module.headline} {summary[module.headline]:.4g}, {summary['seconds']} s")
     return summary
@@ -118,17 +114,6 @@ def _claim(folder: Path, cfg: DictConfig) -> None:
     if rank_zero_only.rank == 0:
         with atomic(file) as temporary:
             OmegaConf.save(OmegaConf.create(wanted), temporary)
-
-
-def _subclone(cfg: DictConfig, parent: nn.Module, child: nn.Module, data, device: torch.device) -> Plan:
-    """Fill `child`. Only scoring is worth the `device`."""
-    scores = None
-    if cfg.init.select in ("importance", "least"):
-        scores = score(parent.to(device), data.scoring_batches())
-        parent.cpu()
-    plan = make_plan(parent, child, scores, select=cfg.init.select, seed=cfg.seed)
-    apply_plan(plan, parent, child, scale=cfg.init.scale, scale_tied=cfg.init.scale_tied)
-    return plan
 
 
 class SeededSteps(Callback):

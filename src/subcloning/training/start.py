@@ -1,0 +1,66 @@
+"""The beginning of a run: all ranks score, rank 0 subclones, and every rank has the same weights."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from omegaconf import DictConfig
+from pytorch_lightning import Callback, Trainer
+from torch import nn
+
+from ..axes import SubcloningError
+from ..plan import Plan, make_plan
+from ..scores import Scores, score
+from ..surgery import apply_plan
+
+
+class Start(Callback):
+    """Fills a new run's model from the parent, as `cfg.init` says, when the ranks know of each other.
+
+    Not for a run that goes on: its weights are in the checkpoint.
+    """
+
+    def __init__(self, cfg: DictConfig, parent, data, folder: Path):
+        self.cfg, self.parent, self.data, self.folder = cfg, parent, data, folder
+
+    def setup(self, trainer: Trainer, module, stage: str) -> None:
+        if stage != "validate":  # which comes first
+            return
+        model = module.model
+        if self.cfg.init.select:
+            parent = self.parent.trained()
+            scores = self._scores(trainer, parent)
+            if trainer.is_global_zero:
+                subcloned(self.cfg, parent, model, scores).save(self.folder / "plan.safetensors")
+        if trainer.world_size > 1:
+            model.load_state_dict(trainer.strategy.broadcast(model.state_dict()))
+            assert_same_weights(model)
+
+    def _scores(self, trainer: Trainer, parent: nn.Module) -> Scores | None:
+        """From the data that all ranks together read once. Only this is worth the device."""
+        if self.cfg.init.select not in ("importance", "least"):
+            return None
+        batches = self.data.scoring_batches(trainer.global_rank, trainer.world_size)
+        scores = score(parent.to(trainer.strategy.root_device), batches)
+        parent.cpu()
+        return scores.merge_ranks() if trainer.world_size > 1 else scores
+
+
+def subcloned(cfg: DictConfig, parent: nn.Module, child: nn.Module, scores: Scores | None) -> Plan:
+    plan = make_plan(parent, child, scores, select=cfg.init.select, seed=cfg.seed)
+    apply_plan(plan, parent, child, scale=cfg.init.scale, scale_tied=cfg.init.scale_tied)
+    return plan
+
+
+def assert_same_weights(model: nn.Module) -> None:
+    """Raise unless all ranks of the default process group hold the same values."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    found = [None] * dist.get_world_size()
+    dist.all_gather_object(found, digest.hexdigest())
+    if len(set(found)) != 1:
+        raise SubcloningError(f"the ranks begin with different weights (checksums {found}): do all run the same code?")
+    if dist.get_rank() == 0:
+        print(f"{len(found)} ranks begin with the same weights, {found[0][:16]}", flush=True)

@@ -1,0 +1,232 @@
+"""Sweeps on a real SLURM: arrays, several nodes, signals, kills, a node cut off. Run by `make test-slurm`."""
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from subcloning import submit as submit_module
+from subcloning.status import status
+from subcloning.submit import expand, profile, submit
+
+HERE = Path(__file__).parent
+CLUSTER = HERE / "cluster.sh"
+
+
+def missing() -> str | None:
+    if os.environ.get("SUBCLONING_TEST_SLURM") != "1":
+        return "changes the machine (packages, network namespaces, /etc/hosts): call make test-slurm"
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        return "needs root on Debian, to bring up a SLURM"
+    return None
+
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    os.environ["SLURM_CONF"] = "/var/tmp/subcloning-slurm/slurm.conf"
+    subprocess.run([CLUSTER, "up"], check=True, env={**os.environ, "NODES": "2"})
+    yield
+    subprocess.run([CLUSTER, "down"], check=True)
+
+
+TINY = ["parent.model.embed_dim=32", "parent.model.num_heads=2", "parent.model.depth=2", "trainer=cpu", "logger=csv"]
+RECIPE = ["recipe.ema_decay=0.9", "recipe.mixup=0.2", "recipe.shift=1", "recipe.dropout=0.1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Runs go there; a parent for all of them."""
+    folder = tmp_path_factory.mktemp("slurm")
+    os.environ["SUBCLONING_RUNS"] = str(folder / "runs")
+    options = ["experiment=digits_parent", *TINY, "optim.epochs=2"]
+    subprocess.run([sys.executable, "-m", "subcloning.train", *options], check=True)
+    (weights,) = folder.glob("runs/digits_parent/*/*/model/model.safetensors")
+    (folder / "weights").symlink_to(weights)
+    return folder
+
+
+@pytest.fixture
+def sweep(folder, request):
+    """sweep(*overrides, KEY=VALUE of the cluster) -> the sweep's folder; its runs are named after the test."""
+    name = re.sub(r"\W", "_", request.node.name)
+
+    def make(*overrides, **changes):
+        options = {"python": sys.executable, "cpus_per_task": 1, "time": "0:30:00", "parallel": 2} | changes
+        options["setup"] = "[export OMP_NUM_THREADS=1]"
+        cluster = profile("base", [f"{key}={value}" for key, value in options.items()])
+        weights = f"parent.weights.checkpoint_path={folder}/weights"
+        return submit(["experiment=digits", f"name={name}", *TINY, *RECIPE, weights, *overrides], cluster)
+
+    yield make
+    subprocess.run(["scancel", "--name", name], check=True)
+
+
+def wait(sweep: Path, condition, seconds: int = 240):
+    """Until `condition(status)` holds."""
+    end = time.time() + seconds
+    while not condition(table := status(sweep)):
+        if time.time() > end:
+            logs = "\n".join(f"{log}:\n{log.read_text()[-3000:]}" for log in (sweep / "logs").iterdir())
+            pytest.fail(f"waited {seconds} s for\n{table.to_string()}\n{logs}")
+        time.sleep(0.5)
+    return table
+
+
+def states(table) -> list[str]:
+    return sorted(table["state"])
+
+
+def settled(table) -> bool:
+    return set(table["state"]) <= {"done", "failed"}
+
+
+def run_dirs(sweep: Path) -> list[Path]:
+    from omegaconf import OmegaConf
+
+    return [Path(OmegaConf.load(file).run_dir) for file in sorted((sweep / "configs").glob("*.yaml"))]
+
+
+def result(run_dir: Path):
+    return load_file(run_dir / "model" / "model.safetensors"), (run_dir / "metrics.csv").read_text()
+
+
+def assert_same(a: Path, b: Path) -> None:
+    (weights, curve), (wanted, wanted_curve) = result(a), result(b)
+    assert curve == wanted_curve
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+
+
+def epochs(run_dir: Path) -> int:
+    file = run_dir / "metrics.csv"
+    return int(pd.read_csv(file)["epoch"].iloc[-1]) if file.exists() else -1
+
+
+def processes(run_dir: Path) -> list[int]:
+    """Of a run's training, by the config that they were given."""
+    found = subprocess.run(
+        ["pgrep", "-f", "subcloning.train --config-dir"], capture_output=True, text=True, check=False
+    )
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def job_of(sweep: Path) -> str:
+    return (sweep / "jobs.txt").read_text().split()[-1]
+
+
+def test_sweep_with_a_limit_a_failing_arm_and_resubmission(sweep, capsys):
+    """Eight runs, two at a time; one arm cannot work. The same command again runs what is missing, and only that."""
+    command = ["init=subclone,random", "seed=0,1,2", "optim.epochs=2", "optim.lr=1e-3", "optim.weight_decay=0.05"]
+    folder = sweep(*command, "data.scoring_fraction=0.1,0.2"[: -len(",0.2")])
+    first = wait(folder, lambda table: "running" in set(table["state"]))
+    assert states(first).count("running") <= 2
+    assert set(first["state"]) <= {"pending", "running", "done"}
+    assert sweep(*command, "data.scoring_fraction=0.1") == folder
+    assert "0 to submit" in capsys.readouterr().out.splitlines()[-1]
+    done = wait(folder, settled, 400)
+    assert states(done) == ["done"] * 6
+    assert done["val_accuracy"].notna().all()
+    shutil.rmtree(run_dirs(folder)[3])
+    times = {path: (path / "summary.json").stat().st_mtime for path in run_dirs(folder) if path.exists()}
+    sweep(*command, "data.scoring_fraction=0.1")
+    assert "5 done, 0 in the queue, 1 to submit" in capsys.readouterr().out
+    assert states(wait(folder, settled)) == ["done"] * 6
+    assert all((path / "summary.json").stat().st_mtime == when for path, when in times.items())
+
+
+def test_a_failing_run_shows_and_does_not_take_the_others_down(sweep):
+    options = ["init=subclone", "seed=0", "optim.epochs=1", "optim.lr=1e-3", "optim.weight_decay=0.05"]
+    folder = sweep(*options, "optim.batch_size=64,5000")
+    table = wait(folder, settled)
+    assert states(table) == ["done", "failed"]
+    (log,) = table.loc[table["state"] == "failed", "log"]
+    assert "batch_size=5000 is more than the 1347 training images" in log.read_text()
+
+
+LONG = ["init=subclone", "seed=0", "optim.epochs=40", "optim.lr=1e-3", "optim.weight_decay=0.05"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder):
+    options = ["experiment=digits", "name=undisturbed", *TINY, *RECIPE, *LONG]
+    weights = f"parent.weights.checkpoint_path={folder}/weights"
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "subcloning.train", *options, weights], check=True, env=env)
+    (summary,) = folder.glob("runs/undisturbed/*/*/summary.json")
+    return summary.parent
+
+
+def test_signal_and_kill_are_survived_bit_for_bit(sweep, undisturbed):
+    """USR1, at which the run saves and requeues itself; then SIGKILL of the process, and the same command again."""
+    folder = sweep(*LONG)
+    (run_dir,) = run_dirs(folder)
+    wait(folder, lambda _: epochs(run_dir) >= 3)
+    time.sleep(random.uniform(0, 0.5))
+    subprocess.run(["scancel", "--signal=USR1", job_of(folder)], check=True)
+    wait(folder, lambda _: "stopped by SIGUSR1" in (folder / "logs" / "0.out").read_text())
+    reached = epochs(run_dir)
+    wait(folder, lambda _: epochs(run_dir) > reached + 1)
+    for pid in processes(run_dir):
+        os.kill(pid, 9)
+    assert states(wait(folder, settled)) == ["failed"]
+    assert epochs(run_dir) < 40
+    sweep(*LONG)
+    assert states(wait(folder, settled)) == ["done"]
+    assert (folder / "logs" / "0.out").read_text().count("stopped by SIGUSR1") == 1
+    assert_same(run_dir, undisturbed)
+
+
+def test_a_node_cut_off_is_survived(sweep, undisturbed):
+    """SLURM finds the node down and requeues the job, which goes on, there or elsewhere."""
+    folder = sweep(*LONG)
+    (run_dir,) = run_dirs(folder)
+    wait(folder, lambda _: epochs(run_dir) >= 3)
+    node = subprocess.run(
+        ["squeue", "--noheader", "--format=%N", f"--jobs={job_of(folder)}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    subprocess.run([CLUSTER, "cut", node], check=True)
+    try:
+        wait(folder, lambda table: states(table) != ["running"], 120)
+        # What is left of the job on the lost node must not go on beside its second start.
+        for pid in processes(run_dir):
+            os.kill(pid, 9)
+    finally:
+        subprocess.run([CLUSTER, "mend", node], check=True)
+    assert states(wait(folder, settled)) == ["done"]
+    assert_same(run_dir, undisturbed)
+
+
+def test_two_nodes_train_as_one(sweep):
+    """DDP over two nodes at the same global batch: the same curve, and equal weights on both ranks."""
+    options = ["init=subclone", "seed=0", "optim.epochs=3", "optim.lr=1e-3", "optim.weight_decay=0.05"]
+    options += ["recipe.mixup=0", "recipe.shift=0", "recipe.dropout=0"]
+    two = sweep(*options, "trainer.num_nodes=2", "run_dir=${runs}/two/${run}")
+    one = sweep(*options)
+    assert states(wait(two, settled)) == states(wait(one, settled)) == ["done"]
+    (a,), (b,) = run_dirs(two), run_dirs(one)
+    curves = [pd.read_csv(path / "metrics.csv") for path in (a, b)]
+    pd.testing.assert_frame_equal(*curves, atol=1e-5, rtol=0)
+    weights = [result(path)[0] for path in (a, b)]
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], weights[1][name], atol=1e-5, rtol=0)
+    said = (two / "logs" / "0.out").read_text()
+    assert "2 ranks begin with the same weights" in said
+
+
+def test_expansion_is_hydras():
+    runs = expand(
+        ["experiment=digits", "init=random,uniform", "seed=range(2)", "optim.lr=1e-3", "optim.weight_decay=0.1"]
+    )
+    assert sorted((run.init.name, run.seed) for run in runs) == [(i, s) for i in ("random", "uniform") for s in (0, 1)]
+    assert submit_module.ranges([0, 1, 2, 5, 7, 8]) == "0-2,5,7-8"
