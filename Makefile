@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo demo-gpt2 test lock
+.PHONY: demo demo-gpt2 test test-slurm lock
 
 demo: .venv/installed
 	$(PY) -m subcloning.train experiment=digits_parent
@@ -22,6 +22,10 @@ test: .venv/installed
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	$(PY) -m pytest
+
+# Sweeps on a real SLURM, which this brings up and takes down again: for root on a Debian machine that you can spare.
+test-slurm: .venv/installed
+	SUBCLONING_TEST_SLURM=1 $(PY) -m pytest -rs tests/slurm
 
 # Works without ensurepip too, which some distributions leave out.
 .venv/installed: requirements.lock pyproject.toml

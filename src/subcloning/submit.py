@@ -24,6 +24,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from .axes import SubcloningError
@@ -37,13 +38,18 @@ def expand(overrides: list[str]) -> list[DictConfig]:
     """The resolved config of each run of a sweep: all combinations of listed values, the experiment's own included."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         parser = OverridesParser.create()
-        given = {override.key_or_group for override in parser.parse_overrides(overrides)}
-        # Of the sweep's own values, those of the experiment that nothing given replaces.
-        plain = [part.split(",")[0] if "=" in part else part for part in overrides]
+        parsed = parser.parse_overrides(overrides)
+        given = {override.key_or_group for override in parsed}
+        # The experiment's own sweep, as far as nothing given replaces it.
+        plain = [_first(override) if override.is_sweep_override() else override.input_line for override in parsed]
         params = compose("train", overrides=plain, return_hydra_config=True).hydra.sweeper.get("params") or {}
         own = [f"{key}={value}" for key, value in params.items() if key not in given]
         jobs = BasicSweeper.split_arguments(parser.parse_overrides([*overrides, *own]), max_batch_size=None)[0]
         return [resolved(compose("train", overrides=list(job))) for job in jobs]
+
+
+def _first(sweep: Override) -> str:
+    return f"{sweep.get_key_element()}={next(sweep.sweep_string_iterator())}"
 
 
 def resolved(cfg: DictConfig) -> DictConfig:
@@ -144,6 +150,12 @@ def queued(folder: Path) -> dict[int, str]:
 def submit(overrides: list[str], cluster: DictConfig, *, dry: bool = False) -> Path:
     """Submit the runs of a sweep that are neither done nor in the queue; return its folder."""
     runs = expand(overrides)
+    folders = [run.run_dir for run in runs]
+    if same := sorted({folder for folder in folders if folders.count(folder) > 1}):
+        raise SubcloningError(
+            f"several runs have the folder {same[0]}, whose name does not say what they differ in: submit them under "
+            "several names (name=...)"
+        )
     folder = Path(runs[0].runs).absolute() / SWEEPS / f"{runs[0].name}-{digest(runs)}"
     for part in ("configs", "logs"):
         (folder / part).mkdir(parents=True, exist_ok=True)

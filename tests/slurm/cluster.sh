@@ -14,22 +14,28 @@ running() { # pid file; a zombie does not count
     state=$(ps -o stat= -p "$(cat "$1" 2> /dev/null || echo 0)" 2> /dev/null) && [[ $state != Z* ]]
 }
 
+lacking() {
+    echo "a SLURM for tests needs $1" >&2
+    exit 3
+}
+
 up() {
     if pgrep -x slurmctld > /dev/null && ! running "$root/run/slurmctld.pid"; then
         echo "another slurmctld runs here: this is for a machine without SLURM" >&2
         exit 1
     fi
-    dpkg -s slurm-wlm munge iproute2 procps > /dev/null 2>&1 || {
+    packages=(slurm-wlm munge iproute2 procps)
+    dpkg -s "${packages[@]}" > /dev/null 2>&1 || {
         apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge iproute2 procps > /dev/null
-    }
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" > /dev/null
+    } || lacking "these packages, which cannot be installed here: ${packages[*]}"
     mkdir -p "$root"/{run,log,state,spool} /run/munge
     if ! munge -n < /dev/null 2> /dev/null | unmunge > /dev/null 2>&1; then
         chown munge: /run/munge
         setsid runuser -u munge -- munged < /dev/null > "$root/log/munged" 2>&1
     fi
     ip link show subclbr > /dev/null 2>&1 || {
-        ip link add subclbr type bridge
+        ip link add subclbr type bridge || lacking "the right to make network devices and namespaces"
         ip addr add $net.254/24 dev subclbr
         ip link set subclbr up
     }

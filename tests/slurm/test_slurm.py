@@ -14,9 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from subcloning import submit as submit_module
 from subcloning.status import status
-from subcloning.submit import expand, profile, submit
+from subcloning.submit import profile, submit
 
 HERE = Path(__file__).parent
 CLUSTER = HERE / "cluster.sh"
@@ -36,7 +35,10 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
     os.environ["SLURM_CONF"] = "/var/tmp/subcloning-slurm/slurm.conf"
-    subprocess.run([CLUSTER, "up"], check=True, env={**os.environ, "NODES": "2"})
+    up = subprocess.run([CLUSTER, "up"], capture_output=True, text=True, env={**os.environ, "NODES": "2"}, check=False)
+    if up.returncode == 3:
+        pytest.skip(up.stderr.strip().splitlines()[-1])
+    assert up.returncode == 0, up.stdout + up.stderr
     yield
     subprocess.run([CLUSTER, "down"], check=True)
 
@@ -53,7 +55,7 @@ def folder(tmp_path_factory):
     options = ["experiment=digits_parent", *TINY, "optim.epochs=2"]
     subprocess.run([sys.executable, "-m", "subcloning.train", *options], check=True)
     (weights,) = folder.glob("runs/digits_parent/*/*/model/model.safetensors")
-    (folder / "weights").symlink_to(weights)
+    (folder / "parent.safetensors").symlink_to(weights)
     return folder
 
 
@@ -64,9 +66,9 @@ def sweep(folder, request):
 
     def make(*overrides, **changes):
         options = {"python": sys.executable, "cpus_per_task": 1, "time": "0:30:00", "parallel": 2} | changes
-        options["setup"] = "[export OMP_NUM_THREADS=1]"
+        options["setup"] = "['export OMP_NUM_THREADS=1']"
         cluster = profile("base", [f"{key}={value}" for key, value in options.items()])
-        weights = f"parent.weights.checkpoint_path={folder}/weights"
+        weights = f"parent.weights.checkpoint_path={folder}/parent.safetensors"
         return submit(["experiment=digits", f"name={name}", *TINY, *RECIPE, weights, *overrides], cluster)
 
     yield make
@@ -125,33 +127,33 @@ def job_of(sweep: Path) -> str:
     return (sweep / "jobs.txt").read_text().split()[-1]
 
 
-def test_sweep_with_a_limit_a_failing_arm_and_resubmission(sweep, capsys):
-    """Eight runs, two at a time; one arm cannot work. The same command again runs what is missing, and only that."""
-    command = ["init=subclone,random", "seed=0,1,2", "optim.epochs=2", "optim.lr=1e-3", "optim.weight_decay=0.05"]
-    folder = sweep(*command, "data.scoring_fraction=0.1,0.2"[: -len(",0.2")])
+def test_sweep_with_a_limit_and_resubmission(sweep, capsys):
+    """Eight runs, two at a time. The same command again submits what is missing, and only that."""
+    command = ["init=subclone,random", "seed=range(4)", "optim.epochs=1", "optim.lr=1e-3", "optim.weight_decay=0.05"]
+    folder = sweep(*command)
     first = wait(folder, lambda table: "running" in set(table["state"]))
     assert states(first).count("running") <= 2
     assert set(first["state"]) <= {"pending", "running", "done"}
-    assert sweep(*command, "data.scoring_fraction=0.1") == folder
-    assert "0 to submit" in capsys.readouterr().out.splitlines()[-1]
+    assert sweep(*command) == folder
+    assert "8 in the queue, 0 to submit" in capsys.readouterr().out
     done = wait(folder, settled, 400)
-    assert states(done) == ["done"] * 6
+    assert states(done) == ["done"] * 8
     assert done["val_accuracy"].notna().all()
     shutil.rmtree(run_dirs(folder)[3])
-    times = {path: (path / "summary.json").stat().st_mtime for path in run_dirs(folder) if path.exists()}
-    sweep(*command, "data.scoring_fraction=0.1")
-    assert "5 done, 0 in the queue, 1 to submit" in capsys.readouterr().out
-    assert states(wait(folder, settled)) == ["done"] * 6
-    assert all((path / "summary.json").stat().st_mtime == when for path, when in times.items())
+    finished = {path: (path / "summary.json").stat().st_mtime for path in run_dirs(folder) if path.exists()}
+    assert states(status(folder)) == ["done"] * 7 + ["failed"]
+    sweep(*command)
+    assert "7 done, 0 in the queue, 1 to submit" in capsys.readouterr().out
+    assert states(wait(folder, settled)) == ["done"] * 8
+    assert all((path / "summary.json").stat().st_mtime == when for path, when in finished.items())
 
 
 def test_a_failing_run_shows_and_does_not_take_the_others_down(sweep):
-    options = ["init=subclone", "seed=0", "optim.epochs=1", "optim.lr=1e-3", "optim.weight_decay=0.05"]
-    folder = sweep(*options, "optim.batch_size=64,5000")
+    folder = sweep("init=subclone", "seed=0", "optim.epochs=1", "optim.lr=1e-3,-1", "optim.weight_decay=0.05")
     table = wait(folder, settled)
     assert states(table) == ["done", "failed"]
     (log,) = table.loc[table["state"] == "failed", "log"]
-    assert "batch_size=5000 is more than the 1347 training images" in log.read_text()
+    assert "Invalid learning rate: -1" in log.read_text()
 
 
 LONG = ["init=subclone", "seed=0", "optim.epochs=40", "optim.lr=1e-3", "optim.weight_decay=0.05"]
@@ -160,7 +162,7 @@ LONG = ["init=subclone", "seed=0", "optim.epochs=40", "optim.lr=1e-3", "optim.we
 @pytest.fixture(scope="module")
 def undisturbed(folder):
     options = ["experiment=digits", "name=undisturbed", *TINY, *RECIPE, *LONG]
-    weights = f"parent.weights.checkpoint_path={folder}/weights"
+    weights = f"parent.weights.checkpoint_path={folder}/parent.safetensors"
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-m", "subcloning.train", *options, weights], check=True, env=env)
     (summary,) = folder.glob("runs/undisturbed/*/*/summary.json")
@@ -222,11 +224,3 @@ def test_two_nodes_train_as_one(sweep):
         torch.testing.assert_close(weights[0][name], weights[1][name], atol=1e-5, rtol=0)
     said = (two / "logs" / "0.out").read_text()
     assert "2 ranks begin with the same weights" in said
-
-
-def test_expansion_is_hydras():
-    runs = expand(
-        ["experiment=digits", "init=random,uniform", "seed=range(2)", "optim.lr=1e-3", "optim.weight_decay=0.1"]
-    )
-    assert sorted((run.init.name, run.seed) for run in runs) == [(i, s) for i in ("random", "uniform") for s in (0, 1)]
-    assert submit_module.ranges([0, 1, 2, 5, 7, 8]) == "0-2,5,7-8"

@@ -1,0 +1,79 @@
+"""Send runs to W&B from their own files: `python -m subcloning.sync digits`. What was sent before is not sent again.
+
+From config.yaml, plan.safetensors, metrics.csv and summary.json, so that a run that was interrupted, whose offline logs
+are in pieces, is one W&B run with one curve, under the same id as `logger=wandb` gives it.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from .axes import SubcloningError
+from .files import atomic
+from .plan import Plan
+
+MARK = "synced.json"
+
+
+def sync(folder: Path, mode: str = "online") -> int:
+    """Send the run in `folder`; return how many new rows its curve had. mode: as for `wandb.init`."""
+    import wandb
+
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    rows = pd.read_csv(folder / "metrics.csv").to_dict("records")
+    mark = folder / MARK
+    sent = json.loads(mark.read_text()) if mark.exists() else {"rows": 0, "summary": False}
+    finished = (folder / "summary.json").exists()
+    new = rows[sent["rows"] :]
+    if not new and sent["summary"] == finished:
+        return 0
+    with wandb.init(
+        project=(config["logger"]["wandb"] or {}).get("project", "subcloning"),
+        id=config["run"].replace("/", "--"),
+        name=config["run"],
+        config=config,
+        resume="allow",
+        dir=folder,
+        mode=mode,
+    ) as run:
+        if not sent["rows"] and (folder / "plan.safetensors").exists():
+            run.log({"plan": plan_table(Plan.load(folder / "plan.safetensors"))}, step=0)
+        for row in new:
+            run.log({key: value for key, value in row.items() if pd.notna(value)}, step=int(row["step"]))
+        if finished:
+            run.summary.update(json.loads((folder / "summary.json").read_text()))
+    with atomic(mark) as temporary:
+        temporary.write_text(json.dumps({"rows": len(rows), "summary": finished}))
+    return len(new)
+
+
+def plan_table(plan: Plan):
+    """A W&B table of what the plan keeps of each axis."""
+    import wandb
+
+    rows = [
+        [key, old, new, str(plan.maps[key].tolist() if key in plan.maps else "")]
+        for key, (old, new) in plan.sizes.items()
+    ]
+    return wandb.Table(columns=["axis", "parent", "child", "kept"], data=rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", nargs="?", default="", help="default: all")
+    parser.add_argument("--offline", action="store_true", help="write W&B's files instead, for `wandb sync` elsewhere")
+    args = parser.parse_args()
+    root = Path(os.environ.get("SUBCLONING_RUNS", "runs")) / args.experiment
+    folders = sorted(file.parent for file in root.glob("**/metrics.csv"))
+    if not folders:
+        raise SubcloningError(f"no run below {root}: run the experiment first")
+    for folder in folders:
+        print(f"{folder}: {sync(folder, 'offline' if args.offline else 'online')} new rows")
+
+
+if __name__ == "__main__":
+    main()
