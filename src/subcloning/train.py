@@ -17,10 +17,12 @@ def main(cfg: DictConfig) -> None:
         run(cfg)
     except Interrupted as stop:
         print(stop, file=sys.stderr, flush=True)
+        if os.environ.get("SLURM_PROCID", "0") != "0":
+            sys.exit()  # with no error, for which srun would end rank 0 before it has requeued the job
         handler = signal.getsignal(stop.signum)
-        if callable(handler) and stop.signum == signal.SIGUSR2:
+        if callable(handler):
             handler(stop.signum, None)  # submitit's, which requeues the job
-        elif stop.signum == signal.SIGUSR1 and os.environ.get("SLURM_PROCID") == "0":
+        elif stop.signum != signal.SIGTERM and "SLURM_JOB_ID" in os.environ:
             requeue()
         sys.exit(128 + stop.signum)
 

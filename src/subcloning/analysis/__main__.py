@@ -17,11 +17,14 @@ from .speedup import SETTING, Study, best_settings, final, times_to_target
 from .style import LABELS, save
 
 STDLIB = Study("tokens", "val_loss", math.log(220), tuned_for="final", shown=(0, 20_480, 102_400, 307_200))
-# The early target is to be set when the first runs are there.
+# Early targets of studies that wait for a GPU are to be set when the first runs are there.
 BOOKS = Study("tokens", "val_loss", math.log(60), tuned_for="final", shown=(0, 655_360, 3_276_800))
 STUDIES = {
     # The early target is about nine tenths of the random arm's final accuracy.
     "digits": Study("epoch", "val_accuracy", 0.9, tuned_for="time", shown=(0, 1, 2, 5)),
+    # About nine tenths of the random arm's best in the tuning grid.
+    "vit_cifar10_cpu": Study("epoch", "val_accuracy", 0.4, tuned_for="final", shown=(0, 1, 2)),
+    "vit_cifar10": Study("epoch", "val_accuracy", 0.7, tuned_for="final", shown=(0, 1, 3, 10)),
     # The early target is a perplexity half as high again as the random arm's best final one in the tuning grid.
     "gpt2_stdlib": STDLIB,
     "gpt2_stdlib_depth": STDLIB,
