@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import Callback, Trainer
+from clock import Clock
+from pytorch_lightning import Trainer
 from tokenizers import Tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -58,26 +59,17 @@ def bare() -> float:
     return STEPS * TOKENS / (time.perf_counter() - start)
 
 
-class Clock(Callback):
-    def on_train_batch_start(self, trainer, *args) -> None:
-        if trainer.global_step == WARMUP:
-            self.start = time.perf_counter()
-
-    def on_train_batch_end(self, trainer, *args) -> None:
-        self.end = time.perf_counter()
-
-
 def ours(data: TextData) -> float:
     """Tokens/s of our module under Lightning, set up as in a run."""
     optim = {"lr": 1e-3, "weight_decay": 0.1, "betas": [0.9, 0.95], "warmup_tokens": 0}
     optim |= {"tokens": (WARMUP + STEPS) * TOKENS, "validate_every": (WARMUP + STEPS) * TOKENS}
-    clock = Clock()
+    clock = Clock(WARMUP)
     quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "logger"), False)
     trainer = Trainer(
         max_epochs=1, gradient_clip_val=1.0, callbacks=[clock], limit_val_batches=0, accelerator="cpu", **quiet
     )
     trainer.fit(LanguageModel(model(), optim, TOKENS, CONTEXT), train_dataloaders=loader(data, trainer))
-    return STEPS * TOKENS / (clock.end - clock.start)
+    return STEPS * TOKENS / clock.seconds
 
 
 def loader(data: TextData, trainer: Trainer):

@@ -18,7 +18,8 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import Callback, Trainer
+from clock import Clock
+from pytorch_lightning import Trainer
 from timm.data import create_dataset, create_loader
 from timm.optim import param_groups_weight_decay
 
@@ -35,7 +36,7 @@ ROUNDS, WARMUP, STEPS = 5, 5, 25
 OPTIM = {"lr": 1e-3, "weight_decay": 0.1, "betas": [0.9, 0.999], "warmup_epochs": 0, "epochs": 1}
 
 
-def trainer(data: ImageData, *callbacks: Callback) -> Trainer:
+def trainer(data: ImageData, *callbacks: Clock) -> Trainer:
     data.trainer = Trainer(
         max_epochs=1, gradient_clip_val=1.0, callbacks=list(callbacks), limit_val_batches=0, accelerator="cpu", **QUIET
     )
@@ -96,22 +97,13 @@ def child() -> torch.nn.Module:
     )
 
 
-class Clock(Callback):
-    def on_train_batch_start(self, trainer, *args) -> None:
-        if trainer.global_step == WARMUP:
-            self.start = time.perf_counter()
-
-    def on_train_batch_end(self, trainer, *args) -> None:
-        self.end = time.perf_counter()
-
-
 def ours(data: ImageData) -> float:
     """Images/s of our module under Lightning, set up as in a run."""
-    clock = Clock()
+    clock = Clock(WARMUP)
     runner = trainer(data, clock)
     module = ImageClassifier(child(), OPTIM, data.transform, data.steps_per_epoch)
     runner.fit(module, train_dataloaders=data.train_dataloader())
-    return STEPS * data.batch_size / (clock.end - clock.start)
+    return STEPS * data.batch_size / clock.seconds
 
 
 def bare(data: ImageData) -> float:
