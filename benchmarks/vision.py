@@ -19,7 +19,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from clock import Clock
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from timm.data import create_dataset, create_loader
 from timm.optim import param_groups_weight_decay
 
@@ -29,6 +29,8 @@ from subcloning.data.images import ImageData
 from subcloning.data.streamed import StreamedImages
 from subcloning.data.synthetic import folder
 from subcloning.training.classification import ImageClassifier
+from subcloning.training.interruptions import StopAtStep
+from subcloning.training.run import SeededSteps
 
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 QUIET = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "logger"), False)
@@ -36,7 +38,7 @@ ROUNDS, WARMUP, STEPS = 5, 5, 25
 OPTIM = {"lr": 1e-3, "weight_decay": 0.1, "betas": [0.9, 0.999], "warmup_epochs": 0, "epochs": 1}
 
 
-def trainer(data: ImageData, *callbacks: Clock) -> Trainer:
+def trainer(data: ImageData, *callbacks: Callback) -> Trainer:
     data.trainer = Trainer(
         max_epochs=1, gradient_clip_val=1.0, callbacks=list(callbacks), limit_val_batches=0, accelerator="cpu", **QUIET
     )
@@ -100,9 +102,10 @@ def child() -> torch.nn.Module:
 def ours(data: ImageData) -> float:
     """Images/s of our module under Lightning, set up as in a run."""
     clock = Clock(WARMUP)
-    runner = trainer(data, clock)
+    with tempfile.TemporaryDirectory() as folder:
+        runner = trainer(data, clock, SeededSteps(0), StopAtStep(Path(folder)))
     module = ImageClassifier(child(), OPTIM, data.transform, data.steps_per_epoch)
-    runner.fit(module, train_dataloaders=data.train_dataloader())
+    runner.fit(module, data)
     return STEPS * data.batch_size / clock.seconds
 
 

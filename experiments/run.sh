@@ -18,7 +18,8 @@ first=${studies[0]}
 sweep() {
     "$python" -m subcloning.train -m hydra/launcher=local hydra.launcher.n_jobs="${JOBS:-3}" logger=csv "$@"
     # Of finished runs: a checkpoint is three times its model.
-    find "${SUBCLONING_RUNS:-runs}/$first"* -name summary.json -execdir rm -f last.ckpt ";"
+    find "${SUBCLONING_RUNS:-runs}" "(" -path "*/${first}_grid/*" -o -path "*/$first/*" ")" \
+        -name summary.json -execdir rm -f last.ckpt ";"
 }
 collect() { "$python" -m subcloning.collect "$1" --into "$out/$2" --stem "$3"; }
 

@@ -253,10 +253,26 @@ def test_numbers_that_do_not_fit(tree):
         streamed(tree, train_images=1_281_167)
     with pytest.raises(SubcloningError, match="batch_size=13 is more than the 12 training images"):
         streamed(tree, batch_size=13)
-    with pytest.raises(SubcloningError, match="batch_size=3 is odd: images are mixed in pairs"):
-        streamed(tree, batch_size=3, recipe=Recipe(mixup=0.2))
+    data = streamed(tree, batch_size=6, recipe=Recipe(mixup=0.2))
+    data.trainer = trainer(ranks=2)
+    with pytest.raises(SubcloningError, match="batch_size=6 is 3 images per device and pass: they are mixed in pairs"):
+        data.train_dataloader()
     with pytest.raises(SubcloningError, match="validations_per_epoch=4 is more than the 3 steps"):
         streamed(tree, validations_per_epoch=4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "recipe", "lost"),
+    [
+        (cached, {"auto_augment": "original", "shift": 1}, "auto_augment=original"),
+        (cached, {"crop": (0.1, 1.0)}, "crop"),
+        (streamed, {"flip": 0.5}, "flip=0.5"),
+        (streamed, {"shift": 2}, "shift=2"),
+    ],
+)
+def test_recipes_that_a_set_cannot_follow_are_refused(tree, kind, recipe, lost):
+    with pytest.raises(SubcloningError, match=rf"recipe\.{lost}.* is not for"):
+        kind(tree, recipe=Recipe(**recipe))
 
 
 def test_preprocessing_is_the_parents():

@@ -134,6 +134,17 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(digits, monkeypatch, 
     assert_same(disturbed, undisturbed)
 
 
+def test_what_a_killed_process_left_is_removed(digits):
+    cfg = digits("left", 1)
+    folder = Path(cfg.run_dir)
+    (folder / ".model.12345678.tmp").mkdir(parents=True)
+    (folder / ".model.12345678.tmp" / "config.json").write_text("{}")
+    (folder / ".metrics.csv.12345678.tmp").write_text("half a l")
+    run(cfg)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert (folder / "model_ema" / "model.safetensors").exists()
+
+
 def test_only_damaged_checkpoints_mean_a_new_start(tmp_path, capsys):
     assert newest_checkpoint(tmp_path) is None
     for name in (LAST, PREVIOUS):

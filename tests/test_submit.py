@@ -1,5 +1,6 @@
 """What a submission writes, without a SLURM."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 from subcloning import SubcloningError
 from subcloning.status import status
 from subcloning.submit import expand, profile, ranges, script, submit
+from subcloning.training.record import provenance
 
 
 @pytest.fixture(autouse=True)
@@ -71,10 +73,29 @@ def test_finished_runs_are_left_out_and_shown(runs, capsys):
     assert table["val_accuracy"].tolist()[1] == 0.5
 
 
-def test_another_sweep_is_another_folder(runs):
+def test_runs_in_the_queue_are_left_out_whatever_sweep_they_are_of(runs, capsys, tmp_path, monkeypatch):
     cluster = profile("base", [])
     first = submit([*SWEEP, "trainer=cpu"], cluster, dry=True)
-    assert submit([*SWEEP, "trainer=cpu", "optim.epochs=3"], cluster, dry=True) != first
+    (first / "jobs.txt").write_text("17\n")
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\necho '17 2 PENDING'; echo '17 0 RUNNING'; echo '99 1 RUNNING'; echo '5 N/A RUNNING'")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent))
+    assert status(first)["state"].tolist() == ["running", "not submitted", "pending", "not submitted"]
+    second = submit([*SWEEP[:2], "seed=range(3)", *SWEEP[3:], "trainer=cpu"], cluster, dry=True)
+    assert second != first
+    assert "6 runs, 0 done, 2 in the queue, 4 to submit" in capsys.readouterr().out
+    squeue.write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(SubcloningError, match=r"squeue does not answer \(Unable to contact"):
+        submit([*SWEEP, "trainer=cpu"], cluster, dry=True)
+
+
+def test_snapshot_knows_what_it_is_a_copy_of(runs):
+    folder = submit([*SWEEP, "trainer=cpu"], profile("base", []), dry=True)
+    said = json.loads((folder / "code" / "snapshot.json").read_text())
+    assert said == {key: provenance({})[key] for key in ("revision", "modified")}
+    assert (folder / "code" / "src" / "subcloning" / "train.py").exists()
 
 
 def test_refusals(runs):

@@ -1,6 +1,7 @@
 """W&B's offline files hold what metrics.csv holds, whoever wrote them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,17 @@ from subcloning.training.run import run
 TINY = ["parent.model.embed_dim=16", "parent.model.num_heads=4", "parent.model.depth=1"]
 
 
-def history(folder: Path) -> pd.DataFrame:
-    """Rows of the only offline run in `folder`, by W&B's own reader."""
+def inspect(folder: Path, *options: str):
+    """What W&B's own reader says of the only offline run in `folder`."""
     (logs,) = folder.glob("wandb/offline-run-*")
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(logs)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    records = [json.loads(line) for line in lines]
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", *options, str(logs)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return json.loads(said) if options else [json.loads(line) for line in said.splitlines()]
+
+
+def history(folder: Path) -> pd.DataFrame:
+    """Rows of the curve of the only offline run in `folder`."""
+    records = inspect(folder)
     rows = [record["history"]["item"] for record in records if record.get("type") == "history"]
     return pd.DataFrame(rows)
 
@@ -51,6 +57,27 @@ def test_a_run_that_went_on_is_sent_from_where_it_was(config):
     (folder / "metrics.csv").write_text("".join(whole.splitlines(keepends=True)[:3]))
     summary = (folder / "summary.json").rename(folder / "later.json")
     assert sync(folder, "offline") == 2
+    assert history(folder)["_step"].tolist() == [0, 21]
+    shutil.rmtree(folder / "wandb")
     (folder / "metrics.csv").write_text(whole)
     summary.rename(folder / "summary.json")
     assert sync(folder, "offline") == 1
+    assert history(folder)["_step"].tolist() == [42]
+    assert inspect(folder, "--summary")["summary"]["val_accuracy"] == pytest.approx(run(cfg)["val_accuracy"])
+
+
+def test_plan_config_and_id(config, tmp_path):
+    run(config("experiment=digits_parent", *TINY, "optim.epochs=1", "logger=csv"))
+    (weights,) = (tmp_path / "runs").glob("digits_parent/*/*/model/model.safetensors")
+    options = [f"parent.weights.checkpoint_path='{weights}'", "init=subclone", "optim.epochs=1"]
+    cfg = config("experiment=digits", *TINY, *options, "logger=wandb_offline")
+    run(cfg)
+    folder = Path(cfg.run_dir)
+    (log,) = folder.glob("wandb/offline-run-*/*.wandb")
+    assert log.stem == "run-" + cfg.run.replace("/", "--")
+    assert any("plan" in row for row in history(folder).columns)
+    (table,) = folder.glob("wandb/offline-run-*/files/media/table/plan_*.json")
+    rows = {row[0]: row[1:] for row in json.loads(table.read_text())["data"]}
+    assert rows["residual"][:2] == [16, 8]
+    assert "samples_per_second" in history(folder).columns
+    assert inspect(folder, "--summary")["config"]["seed"] in (0, {"value": 0})

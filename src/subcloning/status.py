@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import OmegaConf
 
-from .submit import SWEEPS, queued
+from .submit import SWEEPS, in_queue, queued
 
 
 def status(folder: Path) -> pd.DataFrame:
@@ -16,7 +16,7 @@ def status(folder: Path) -> pd.DataFrame:
 
     state: done; failed (it began, is not in the queue, and has no summary); not submitted; or SLURM's own word.
     """
-    busy, rows = queued(folder), []
+    busy, rows = in_queue(folder, queued()), []
     for file in sorted((folder / "configs").glob("*.yaml")):
         run, task = OmegaConf.load(file), int(file.stem)
         log = folder / "logs" / f"{task}.out"

@@ -16,11 +16,13 @@ the queue; `python -m subcloning.status` shows where each run is.
 
 import argparse
 import hashlib
+import os
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -29,6 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from .axes import SubcloningError
 from .files import atomic
+from .training.record import SNAPSHOT, provenance, write_json
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = "_sweeps"
@@ -73,6 +76,7 @@ def snapshot(folder: Path) -> None:
         for part in ("src", "configs"):
             ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
             shutil.copytree(ROOT / part, temporary / part, ignore=ignored)
+        write_json(temporary / SNAPSHOT, {key: provenance({})[key] for key in ("revision", "modified")})
 
 
 def digest(runs: list[DictConfig]) -> str:
@@ -136,19 +140,39 @@ def ranges(tasks: list[int]) -> str:
     return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else f"{part[0]}" for part in parts)
 
 
-def queued(folder: Path) -> dict[int, str]:
-    """Array task -> SLURM's state, of the sweep's tasks that wait or run."""
+def queued() -> dict[tuple[str, int], str]:
+    """(job, array task) -> SLURM's state, of all of the user's tasks that wait or run. Empty without a SLURM."""
+    command = ["squeue", "--me", "--noheader", "--array", "--format=%F %K %T"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+    except FileNotFoundError:
+        return {}
+    except subprocess.CalledProcessError as error:
+        raise SubcloningError(f"squeue does not answer ({error.stderr.strip()}): try again") from error
+    rows = [line.split() for line in found.stdout.splitlines()]
+    return {(job, int(task)): state for job, task, state in rows if task.isdigit()}
+
+
+def in_queue(folder: Path, states: dict[tuple[str, int], str]) -> dict[int, str]:
+    """Array task -> state, of the sweep in `folder`."""
     jobs = (folder / "jobs.txt").read_text().split() if (folder / "jobs.txt").exists() else []
-    states = {}
-    for job in jobs:
-        command = ["squeue", "--noheader", "--array", "--format=%K %T", f"--jobs={job}"]
-        found = subprocess.run(command, capture_output=True, text=True, check=False)  # fails for jobs long gone
-        states |= {int(task): state for task, state in (line.split() for line in found.stdout.splitlines())}
-    return states
+    return {task: state for (job, task), state in states.items() if job in jobs}
+
+
+def busy_folders(sweeps: Path) -> set[str]:
+    """Folders of the runs, of whatever sweep, that wait or run: no second job may write there."""
+    states = queued()
+    return {
+        OmegaConf.load(folder / "configs" / f"{task:04}.yaml").run_dir
+        for folder in sweeps.glob("*-*")
+        for task in in_queue(folder, states)
+    }
 
 
 def submit(overrides: list[str], cluster: DictConfig, *, dry: bool = False) -> Path:
     """Submit the runs of a sweep that are neither done nor in the queue; return its folder."""
+    for name in ("RUNS", "CORPORA", "IMAGES"):  # jobs may start elsewhere
+        os.environ[f"SUBCLONING_{name}"] = str(Path(os.environ.get(f"SUBCLONING_{name}", name.lower())).absolute())
     runs = expand(overrides)
     folders = [run.run_dir for run in runs]
     if same := sorted({folder for folder in folders if folders.count(folder) > 1}):
@@ -164,11 +188,13 @@ def submit(overrides: list[str], cluster: DictConfig, *, dry: bool = False) -> P
     for task, run in enumerate(runs):
         for key in ("runs", "run_dir", "corpora", "images"):
             run[key] = str(Path(run[key]).absolute())
-        # Hydra leaves nothing behind; the run's folder has it all.
-        own = {"hydra": {"run": {"dir": "."}, "output_subdir": None, "job_logging": {"root": {"handlers": []}}}}
+        # Hydra itself leaves nothing behind: the run's folder has it all.
+        own = {"defaults": ["_self_", {"override hydra/job_logging": "stdout"}]}
+        own["hydra"] = {"run": {"dir": "."}, "output_subdir": None}
         with atomic(folder / "configs" / f"{task:04}.yaml") as temporary:
-            OmegaConf.save(OmegaConf.merge(run, own), temporary)
-    busy = queued(folder)
+            OmegaConf.save(OmegaConf.merge(own, run), temporary)
+    running = busy_folders(folder.parent)
+    busy = [task for task, run in enumerate(runs) if run.run_dir in running]
     done = [task for task, run in enumerate(runs) if (Path(run.run_dir) / "summary.json").exists()]
     tasks = [task for task in range(len(runs)) if task not in busy and task not in done]
     print(f"{folder}: {len(runs)} runs, {len(done)} done, {len(busy)} in the queue, {len(tasks)} to submit")
@@ -203,7 +229,10 @@ def main() -> None:
     own = [word for word in words if word.startswith(("cluster", "dry="))]
     name = next((word.partition("=")[2] for word in own if word.startswith("cluster=")), "base")
     changes = [word.removeprefix("cluster.") for word in own if word.startswith("cluster.")]
-    submit([word for word in words if word not in own], profile(name, changes), dry="dry=true" in own)
+    dry = yaml.safe_load(next((word.removeprefix("dry=") for word in own if word.startswith("dry=")), "false"))
+    if not isinstance(dry, bool):
+        raise SubcloningError(f"dry={dry}: expected true or false")
+    submit([word for word in words if word not in own], profile(name, changes), dry=dry)
 
 
 if __name__ == "__main__":

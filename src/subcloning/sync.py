@@ -16,8 +16,6 @@ from .axes import SubcloningError
 from .files import atomic
 from .plan import Plan
 
-MARK = "synced.json"
-
 
 def sync(folder: Path, mode: str = "online") -> int:
     """Send the run in `folder`; return how many new rows its curve had. mode: as for `wandb.init`."""
@@ -25,7 +23,9 @@ def sync(folder: Path, mode: str = "online") -> int:
 
     config = yaml.safe_load((folder / "config.yaml").read_text())
     rows = pd.read_csv(folder / "metrics.csv").to_dict("records")
-    mark = folder / MARK
+    if config["logger"]["wandb"] and not config["logger"]["wandb"]["offline"]:
+        return 0  # sent while it ran
+    mark = folder / f"synced-{mode}.json"
     sent = json.loads(mark.read_text()) if mark.exists() else {"rows": 0, "summary": False}
     finished = (folder / "summary.json").exists()
     new = rows[sent["rows"] :]

@@ -14,6 +14,11 @@ running() { # pid file; a zombie does not count
     state=$(ps -o stat= -p "$(cat "$1" 2> /dev/null || echo 0)" 2> /dev/null) && [[ $state != Z* ]]
 }
 
+forget_names() { # in place, since containers mount this file
+    local kept
+    kept=$(grep -v ' # subcloning-slurm$' /etc/hosts) && echo "$kept" > /etc/hosts
+}
+
 lacking() {
     echo "a SLURM for tests needs $1" >&2
     exit 3
@@ -32,7 +37,7 @@ up() {
     mkdir -p "$root"/{run,log,state,spool} /run/munge
     if ! munge -n < /dev/null 2> /dev/null | unmunge > /dev/null 2>&1; then
         chown munge: /run/munge
-        setsid runuser -u munge -- munged < /dev/null > "$root/log/munged" 2>&1
+        setsid runuser -u munge -- munged --pid-file=/run/munge/subcloning.pid < /dev/null > "$root/log/munged" 2>&1
     fi
     ip link show subclbr > /dev/null 2>&1 || {
         ip link add subclbr type bridge || lacking "the right to make network devices and namespaces"
@@ -40,9 +45,7 @@ up() {
         ip link set subclbr up
     }
     configure > "$SLURM_CONF"
-    sed -i '/ # subcloning-slurm$/d' /etc/hosts 2> /dev/null || { # where it is mounted and cannot be replaced
-        kept=$(grep -v ' # subcloning-slurm$' /etc/hosts) && echo "$kept" > /etc/hosts
-    }
+    forget_names
     for i in $(seq "$nodes"); do
         echo "$net.$i n$i # subcloning-slurm" >> /etc/hosts
         ip netns list | grep -qw "n$i" || {
@@ -103,14 +106,14 @@ EOF
 down() {
     timeout 10 scancel --user root 2> /dev/null || true
     sleep 1
-    for file in "$root"/run/*.pid /run/munge/munged.pid; do
+    for file in "$root"/run/*.pid /run/munge/subcloning.pid; do
         running "$file" && kill "$(cat "$file")"
     done
-    for i in $(seq 8); do
-        ip netns del "n$i" 2> /dev/null || true
+    ip link show subclbr > /dev/null 2>&1 && for i in $(seq "$nodes"); do
+        ip netns del "n$i" || true
         ip link del "vn$i" 2> /dev/null || true
-    done
-    ip link del subclbr 2> /dev/null || true
+    done && ip link del subclbr
+    forget_names
     rm -rf "$root"
 }
 

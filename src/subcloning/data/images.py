@@ -75,8 +75,7 @@ class ImageData(LightningDataModule):
         super().__init__()
         if batch_size > len(train):
             raise SubcloningError(f"batch_size={batch_size} is more than the {len(train)} training images")
-        if batch_size % 2 and (recipe.mixup or recipe.cutmix):
-            raise SubcloningError(f"batch_size={batch_size} is odd: images are mixed in pairs")
+        _check(recipe, on_batch)
         self.train, self.validation, self.classes = train, validation, classes
         self.preprocessing, self.batch_size, self.seed, self.recipe = preprocessing, batch_size, seed, recipe
         self.workers, self.validations_per_epoch, self.scoring_fraction = (
@@ -106,7 +105,7 @@ class ImageData(LightningDataModule):
 
     @property
     def skipped(self) -> int:
-        """Times that an image could not be read and was left out, where that is allowed."""
+        """Images that this rank could not read, where that is allowed."""
         return sum(getattr(dataset, "skipped", 0) for dataset in (self.train, self.validation))
 
     def _loader(self, dataset: Dataset, batches, **options) -> DataLoader:
@@ -116,6 +115,11 @@ class ImageData(LightningDataModule):
         return {"persistent_workers": self.workers > 0, "pin_memory": self.trainer.strategy.root_device.type == "cuda"}
 
     def train_dataloader(self) -> DataLoader:
+        share = self.batch_size // (self.trainer.world_size * self.trainer.accumulate_grad_batches)
+        if share % 2 and self.transform.mixup:
+            raise SubcloningError(
+                f"batch_size={self.batch_size} is {share} images per device and pass: they are mixed in pairs"
+            )
         batches = EpochBatches(
             self.trainer,
             Steps(self.trainer, self.steps),
@@ -141,6 +145,19 @@ class ImageData(LightningDataModule):
         batches = [(part, None) for part in order[rank:count:ranks].split(min(self.batch_size, 64))]
         for images, _ in self._loader(self.train, batches):
             yield self.transform.normalised(images)
+
+
+def _check(recipe: Recipe, on_batch: bool) -> None:
+    """Raise where the recipe says what this kind of set cannot do, instead of leaving it out."""
+    if on_batch:
+        lost = [key for key in ("auto_augment", "color_jitter") if getattr(recipe, key)]
+        lost += ["crop"] if recipe.crop and not recipe.shift else []
+    else:
+        lost = ["shift"] if recipe.shift and not recipe.crop else []
+        lost += [key for key in ("flip", "auto_augment", "color_jitter") if getattr(recipe, key) and not recipe.crop]
+    if lost:
+        kind = "small sets, which are augmented by the batch" if on_batch else "large sets without recipe.crop"
+        raise SubcloningError(f"recipe.{lost[0]}={getattr(recipe, lost[0])} is not for {kind}: see configs/recipe")
 
 
 def agreed(own: dict, parent: dict | None, *, override: bool = False) -> dict:

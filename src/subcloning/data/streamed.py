@@ -1,6 +1,5 @@
 """Large sets of images: read, decoded and augmented by workers as they are needed."""
 
-import multiprocessing
 import warnings
 
 import torch
@@ -77,11 +76,12 @@ class ReadImages(Dataset):
             raise SubcloningError(f"on_unreadable={on_unreadable!r}: expected error or skip")
         self.source, self.plain, self.augmented, self.seed = source, plain, augmented, seed
         self.skip = on_unreadable == "skip"
-        self._skipped = multiprocessing.Value("q", 0)  # counted by all workers
+        self._unreadable = torch.zeros(len(source), dtype=torch.bool).share_memory_()  # seen by all workers
 
     @property
     def skipped(self) -> int:
-        return self._skipped.value
+        """How many images could not be read so far."""
+        return int(self._unreadable.sum())
 
     def __len__(self) -> int:
         return len(self.source)
@@ -110,6 +110,5 @@ class ReadImages(Dataset):
                 if not self.skip:
                     raise SubcloningError(f"{error}, or set data.on_unreadable=skip") from error
                 warnings.warn(f"skipped: {error}", stacklevel=1)
-                with self._skipped.get_lock():
-                    self._skipped.value += 1
+                self._unreadable[candidate % len(self)] = True
         return None

@@ -96,8 +96,6 @@ class ImageClassifier(LightningModule):
         for prefix, metrics in self.metrics.items():
             for name, metric in metrics.items():
                 self.log(f"{prefix}_{name}", metric, prog_bar=True)
-        if skipped := getattr(self.trainer.datamodule, "skipped", 0):
-            self.log("skipped_images", float(skipped), sync_dist=True, reduce_fx="sum")
 
     def configure_optimizers(self) -> dict:
         o = self.optim
@@ -138,6 +136,12 @@ class TimmParent:
         """A model of the destination's shape, with the library's own initial weights."""
         with torch.device("meta"):
             parent = timm.create_model(**self.model)
+        known = timm.get_pretrained_cfg(self.model["model_name"])
+        if self.weights.get("pretrained") and known.num_classes != parent.num_classes and not self.new_head:
+            raise SubcloningError(
+                f"parent={self.name} knows {known.num_classes} classes and num_classes is {parent.num_classes}: "
+                "fine-tune it first and give its checkpoint, or set parent.new_head=true for a random head"
+            )
         size, patch = parent.patch_embed.img_size, parent.patch_embed.patch_size
         if any(pixels % p for pixels, p in zip(size, patch, strict=True)):
             raise SubcloningError(f"parent={self.name}: images of {size} are not a whole number of patches of {patch}")
@@ -149,14 +153,7 @@ class TimmParent:
             raise SubcloningError(
                 f"the parent's weights {path} do not exist: train the parent first (see configs/experiment)"
             )
-        model = timm.create_model(**self.model, **self.weights)
-        known = timm.get_pretrained_cfg(self.model["model_name"])
-        if self.weights.get("pretrained") and known.num_classes != model.num_classes and not self.new_head:
-            raise SubcloningError(
-                f"parent={self.name} knows {known.num_classes} classes and num_classes is {model.num_classes}: "
-                "fine-tune it first and give its checkpoint, or set parent.new_head=true for a random head"
-            )
-        return model
+        return timm.create_model(**self.model, **self.weights)
 
     def module(self, model: nn.Module, optim: dict, data: ImageData, *, fused: bool) -> ImageClassifier:
         if len(data.classes) != model.num_classes:

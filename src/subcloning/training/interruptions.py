@@ -67,14 +67,16 @@ class StopAtStep(Callback):
     SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 
     def __init__(self, folder: Path):
-        self.folder, self.received, self.before = folder, 0, {}
+        self.folder, self.received = folder, 0
+        # From now on, so that a signal while the parent is scored ends the run after its first step.
+        self.before = {signum: signal.signal(signum, self._note) for signum in self.SIGNALS}
+
+    def _note(self, signum: int, frame) -> None:
+        self.received = signum
 
     def on_train_start(self, trainer: Trainer, module) -> None:
-        def note(signum, frame):
-            self.received = signum
-
-        # After Lightning has installed its own; of others', such as submitit's, the caller of run() takes care.
-        self.before = {signum: signal.signal(signum, note) for signum in self.SIGNALS}
+        for signum in self.SIGNALS:  # again, after Lightning has installed its own
+            signal.signal(signum, self._note)
 
     def on_exception(self, trainer: Trainer, module, exception: BaseException) -> None:
         self.on_train_end(trainer, module)
@@ -82,23 +84,24 @@ class StopAtStep(Callback):
     def on_train_end(self, trainer: Trainer, module) -> None:
         for signum, handler in self.before.items():
             signal.signal(signum, handler or signal.SIG_DFL)
-        self.before = {}
 
     def on_train_batch_end(self, trainer: Trainer, module, outputs, batch, batch_idx: int) -> None:
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if stepped and not last and (trainer.world_size == 1 or trainer.global_step % 10 == 0):
-            self._stop_if_told(trainer)
+            self._stop_if_told(trainer, module)
 
     def on_train_epoch_end(self, trainer: Trainer, module) -> None:
         if trainer.current_epoch + 1 < trainer.max_epochs:
-            self._stop_if_told(trainer)
+            self._stop_if_told(trainer, module)
 
-    def _stop_if_told(self, trainer: Trainer) -> None:
+    def _stop_if_told(self, trainer: Trainer, module) -> None:
         if trainer.world_size > 1:
             told = torch.tensor(self.received, device=trainer.strategy.root_device)
             self.received = int(trainer.strategy.reduce(told, reduce_op="max"))
         if self.received:
+            if trainer.world_size > 1:
+                module.train_loss.sync()  # the checkpoint has only rank 0's
             trainer.save_checkpoint(self.folder / LAST)
             raise Interrupted(self.received)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from pytorch_lightning import Callback
 
 from ..files import atomic
 
+SNAPSHOT = "snapshot.json"  # beside src, in a copy of the code: what it is a copy of
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "transformers", "hydra-core", "numpy")
 
 
@@ -27,11 +29,17 @@ def provenance(data: dict) -> dict:
     root = Path(__file__).parents[3]
 
     def git(*args):
+        if not shutil.which("git"):
+            return ""
         return subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
 
-    return {
+    code = {
         "revision": git("rev-parse", "HEAD"),
         "modified": bool(git("status", "--porcelain", "--", root / "src", root / "configs")),
+    }
+    if (root / SNAPSHOT).exists():
+        code = json.loads((root / SNAPSHOT).read_text())  # of when it was taken
+    return code | {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "data": data,
@@ -77,3 +85,19 @@ class History(Callback):
         if trainer.is_global_zero:
             with atomic(self.path) as temporary:
                 pd.DataFrame(self.rows).to_csv(temporary, index=False, float_format="%.6g")
+
+
+class Throughput(Callback):
+    """Tells the logger the samples/s since the last validation; metrics.csv is the same on any machine."""
+
+    def on_train_start(self, trainer, module) -> None:
+        self.began = time.perf_counter(), trainer.global_step
+
+    on_validation_end = on_train_start
+
+    def on_validation_start(self, trainer, module) -> None:
+        if trainer.logger and trainer.state.fn == "fit":
+            start, step = self.began
+            samples = (trainer.global_step - step) * trainer.datamodule.batch_size
+            speed = samples / (time.perf_counter() - start)
+            trainer.logger.log_metrics({"samples_per_second": speed}, trainer.global_step)

@@ -25,20 +25,20 @@ from ..data.batches import accumulation
 from ..files import atomic
 from ..plan import make_plan
 from .interruptions import LAST, PREVIOUS, SafeCheckpoints, StopAtStep, newest_checkpoint
-from .record import History, provenance, write_json
+from .record import History, Throughput, provenance, write_json
 from .start import Start
 
 # What a run is; trainer and logger say only where it runs and who is told, and some of data how it is read.
 IDENTITY = ("name", "parent", "destination", "init", "data", "optim", "seed")
 NOT_IDENTITY = ("data.workers", "data.verify", "data.corpus.folder", "data.folder")
-NOT_IDENTITY += tuple(f"data.{part}{key}" for part in ("train", "validation") for key in ("", ".root", ".path"))
 
 
 def run(cfg: DictConfig) -> dict:
     """Train what `cfg` (configs/train.yaml) describes, or resume it, and return its summary.
 
     In the run's folder: config.yaml, provenance.json, plan.safetensors, metrics.csv, last.ckpt, model/ (which plain
-    timm or transformers loads) and, last, summary.json. A folder with a summary is done.
+    timm or transformers loads; model_ema/ has the averaged weights) and, last, summary.json. A folder with a summary is
+    done.
     """
     folder = Path(cfg.run_dir)
     _claim(folder, cfg)
@@ -57,7 +57,7 @@ def run(cfg: DictConfig) -> dict:
     data = instantiate(cfg.data, _convert_="all")
     if rank_zero_only.rank == 0:
         for stray in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
-            stray.unlink()
+            shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
     checkpoint = newest_checkpoint(folder)
     seed_everything(cfg.seed, verbose=False)  # whatever the data drew
     model = parent.child(shape)
@@ -85,10 +85,14 @@ def run(cfg: DictConfig) -> dict:
         "seconds": round(history.seconds, 1),
         **history.rows[-1],
     }
+    if skipped := getattr(data, "skipped", 0):
+        summary["skipped_images"] = skipped
     if trainer.is_global_zero:
-        shutil.rmtree(folder / "model", ignore_errors=True)
-        with atomic(folder / "model") as temporary:
-            parent.export(model, temporary, data)
+        averaged = {"model_ema": module.ema.module} if getattr(module, "ema", None) else {}
+        for name, trained in {"model": model, **averaged}.items():
+            shutil.rmtree(folder / name, ignore_errors=True)
+            with atomic(folder / name) as temporary:
+                parent.export(trained, temporary, data)
         (folder / PREVIOUS).unlink(missing_ok=True)
         write_json(summary_file, summary)
         print(f"{cfg.run}: {module.headline} {summary[module.headline]:.4g}, {summary['seconds']} s")
@@ -126,8 +130,8 @@ class SeededSteps(Callback):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer, module) -> None:
-        if trainer.global_step % trainer.datamodule.steps == 0:
-            module.train_loss.reset()  # it travels in the checkpoint
+        if trainer.global_step % trainer.datamodule.steps == 0 or not trainer.is_global_zero:
+            module.train_loss.reset()  # it travels in the checkpoint, where rank 0's has all ranks' sum
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx: int) -> None:
         seed_all(self.seed, trainer.global_step, batch_idx % trainer.accumulate_grad_batches, trainer.global_rank)
@@ -141,7 +145,7 @@ def _trainer(cfg: DictConfig, folder: Path, history: History, validations: int) 
         save_on_train_epoch_end=True,
         every_n_epochs=cfg.checkpoint_every,
     )
-    callbacks = [history, SeededSteps(cfg.seed), StopAtStep(folder), checkpoints]
+    callbacks = [history, Throughput(), SeededSteps(cfg.seed), StopAtStep(folder), checkpoints]
     sweeping = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if not sweeping:
         callbacks.append(TQDMProgressBar(leave=False))

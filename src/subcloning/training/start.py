@@ -13,6 +13,7 @@ from ..axes import SubcloningError
 from ..plan import Plan, make_plan
 from ..scores import Scores, score
 from ..surgery import apply_plan
+from ..sync import plan_table
 
 
 class Start(Callback):
@@ -28,19 +29,21 @@ class Start(Callback):
         if stage != "validate":  # which comes first
             return
         model = module.model
-        if self.cfg.init.select:
+        scoring = self.cfg.init.select in ("importance", "least")
+        if scoring or (self.cfg.init.select and trainer.is_global_zero):
             parent = self.parent.trained()
-            scores = self._scores(trainer, parent)
+            scores = self._scores(trainer, parent) if scoring else None
             if trainer.is_global_zero:
-                subcloned(self.cfg, parent, model, scores).save(self.folder / "plan.safetensors")
+                plan = subcloned(self.cfg, parent, model, scores)
+                plan.save(self.folder / "plan.safetensors")
+                if trainer.logger:
+                    trainer.logger.experiment.log({"plan": plan_table(plan)})
         if trainer.world_size > 1:
             model.load_state_dict(trainer.strategy.broadcast(model.state_dict()))
             assert_same_weights(model)
 
-    def _scores(self, trainer: Trainer, parent: nn.Module) -> Scores | None:
+    def _scores(self, trainer: Trainer, parent: nn.Module) -> Scores:
         """From the data that all ranks together read once. Only this is worth the device."""
-        if self.cfg.init.select not in ("importance", "least"):
-            return None
         batches = self.data.scoring_batches(trainer.global_rank, trainer.world_size)
         scores = score(parent.to(trainer.strategy.root_device), batches)
         parent.cpu()
