@@ -5,6 +5,7 @@ import pickle
 import re
 import signal
 import subprocess
+import threading
 import zipfile
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class Interrupted(Exception):
 
 
 class StopAtStep(Callback):
-    """On SIGUSR1, SIGUSR2 or SIGTERM, save a checkpoint at the end of the step and raise `Interrupted`.
+    """On SIGUSR1, SIGUSR2 or SIGTERM, save a checkpoint at the end of the step and raise `Interrupted`. `with` it, fit.
 
     A handler only sets a flag, since a signal may come in the middle of anything. Several ranks look at their flags
     together, every tenth step, so that all stop after the same one. After the last step before a validation comes that.
@@ -68,22 +69,24 @@ class StopAtStep(Callback):
 
     def __init__(self, folder: Path):
         self.folder, self.received = folder, 0
-        # From now on, so that a signal while the parent is scored ends the run after its first step.
-        self.before = {signum: signal.signal(signum, self._note) for signum in self.SIGNALS}
 
     def _note(self, signum: int, frame) -> None:
         self.received = signum
 
-    def on_train_start(self, trainer: Trainer, module) -> None:
-        for signum in self.SIGNALS:  # again, after Lightning has installed its own
-            signal.signal(signum, self._note)
+    def _listen(self) -> list:
+        if threading.current_thread() is not threading.main_thread():
+            return []  # where Python allows no handlers
+        return [signal.signal(signum, self._note) for signum in self.SIGNALS]
 
-    def on_exception(self, trainer: Trainer, module, exception: BaseException) -> None:
-        self.on_train_end(trainer, module)
+    def __enter__(self) -> None:
+        self.before = self._listen()
 
-    def on_train_end(self, trainer: Trainer, module) -> None:
-        for signum, handler in self.before.items():
+    def __exit__(self, *exception) -> None:
+        for signum, handler in zip(self.SIGNALS, self.before, strict=False):
             signal.signal(signum, handler or signal.SIG_DFL)
+
+    def on_train_start(self, trainer: Trainer, module) -> None:
+        self._listen()  # again, after Lightning has installed its own
 
     def on_train_batch_end(self, trainer: Trainer, module, outputs, batch, batch_idx: int) -> None:
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0

@@ -64,7 +64,8 @@ def run(cfg: DictConfig) -> dict:
     optim = OmegaConf.to_container(cfg.optim, resolve=True)
     fused = not str(cfg.trainer.precision).endswith("mixed")
     module = parent.module(model, optim, data, fused=fused)
-    trainer = _trainer(cfg, folder, history, module.validations)
+    stop = StopAtStep(folder)
+    trainer = _trainer(cfg, folder, [history, stop], module.validations)
     if not checkpoint:
         trainer.callbacks.append(Start(cfg, parent, data, folder))
         if trainer.is_global_zero:
@@ -73,9 +74,10 @@ def run(cfg: DictConfig) -> dict:
         model.compile()  # in place: the names of the parameters stay
     trainer.accumulate_grad_batches = accumulation(data.batch_size, trainer.world_size, cfg.micro_batch)
     try:
-        if not checkpoint:
-            trainer.validate(module, data, verbose=False)
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        with stop:
+            if not checkpoint:
+                trainer.validate(module, data, verbose=False)
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     finally:
         if trainer.is_global_zero and cfg.logger.wandb:
             trainer.logger.experiment.finish()  # a sweep's next run must not log into this one
@@ -137,7 +139,7 @@ class SeededSteps(Callback):
         seed_all(self.seed, trainer.global_step, batch_idx % trainer.accumulate_grad_batches, trainer.global_rank)
 
 
-def _trainer(cfg: DictConfig, folder: Path, history: History, validations: int) -> Trainer:
+def _trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], validations: int) -> Trainer:
     checkpoints = ModelCheckpoint(
         dirpath=folder,
         filename=Path(LAST).stem,
@@ -145,7 +147,7 @@ def _trainer(cfg: DictConfig, folder: Path, history: History, validations: int) 
         save_on_train_epoch_end=True,
         every_n_epochs=cfg.checkpoint_every,
     )
-    callbacks = [history, Throughput(), SeededSteps(cfg.seed), StopAtStep(folder), checkpoints]
+    callbacks = [Throughput(), SeededSteps(cfg.seed), *callbacks, checkpoints]
     sweeping = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if not sweeping:
         callbacks.append(TQDMProgressBar(leave=False))
