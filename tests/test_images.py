@@ -219,6 +219,13 @@ def test_transforms_are_timms_with_the_parents_preprocessing(tree):
     assert torch.equal(found, wanted(Image.open(data.train.source.name(5)).convert("RGB")))
 
 
+def test_strongest_augmentation_works_with_this_pillow(tree):
+    """timm's posterize may keep no bits, which Pillow 13 refuses."""
+    data = streamed(tree, recipe=Recipe(crop=(0.5, 1.0), auto_augment="rand-m10-n8-inc1"))
+    for number in range(20):
+        assert len(data.train[torch.arange(12), number][0]) == 12
+
+
 def test_unreadable_images_are_named_or_counted(tree):
     damage(tree / "train" / "b" / "1.png")
     damage(tree / "validation" / "c" / "0.png")
