@@ -57,7 +57,7 @@ def commands(file):
 
 DOCUMENTS = [
     "README.md",
-    *(f"experiments/{name}/README.md" for name in ("digits", "gpt2_stdlib")),
+    *(f"experiments/{name}/README.md" for name in ("digits", "gpt2_stdlib", "vit_cifar10_cpu")),
     *(f"configs/experiment/{name}.yaml" for name in names("experiment")),
 ]
 

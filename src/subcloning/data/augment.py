@@ -63,7 +63,7 @@ class BatchTransform(nn.Module):
     def normalised(self, images: Tensor) -> Tensor:
         if images.is_floating_point():
             return images
-        return (images - self.mean.to(images.device)) / self.std.to(images.device)
+        return images.float().sub_(self.mean.to(images.device)).div_(self.std.to(images.device))
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(images, targets) of a training batch; targets are class numbers, or probabilities where images are mixed."""
