@@ -49,14 +49,18 @@ def test_every_experiment_composes_with_every_init(config, experiment, init):
 
 
 def commands(file):
-    """Overrides of each training command in a Markdown or YAML file, the first value of each sweep."""
-    found = re.findall(r"subcloning\.train ([^#`\n|]*)", file.read_text().replace("\\\n", " "))
-    lines = [[word for word in shlex.split(line) if word != "-m" and "launcher" not in word] for line in found]
+    """Overrides of each command that trains or submits in a Markdown or YAML file, the first value of each sweep."""
+    found = re.findall(r"subcloning\.(?:train|submit) ([^#`\n|]*)", file.read_text().replace("\\\n", " "))
+    lines = [
+        [word for word in shlex.split(line) if word != "-m" and not re.search("launcher|cluster|dry=", word)]
+        for line in found
+    ]
     return [[re.sub(",.*", "", word) for word in line] for line in lines]
 
 
 DOCUMENTS = [
     "README.md",
+    "slurm/README.md",
     *(f"experiments/{name}/README.md" for name in ("digits", "gpt2_stdlib", "vit_cifar10_cpu")),
     *(f"configs/experiment/{name}.yaml" for name in names("experiment")),
 ]
