@@ -1,6 +1,7 @@
-"""Shared fixtures: composed configs, and a small trained parent."""
+"""Shared fixtures: composed configs, and callbacks that take part in runs."""
 
 import os
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -23,3 +24,24 @@ def config(tmp_path, monkeypatch):
     GlobalHydra.instance().clear()
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         yield lambda *overrides: compose("train", overrides=list(overrides))
+
+
+@pytest.fixture
+def during(monkeypatch):
+    """`with during(callback): run(cfg)` lets a callback take part in the run."""
+    from subcloning.training import run as run_module
+
+    build = run_module._trainer
+
+    @contextmanager
+    def within(callback):
+        def build_with(*args):
+            trainer = build(*args)
+            trainer.callbacks.insert(0, callback)
+            return trainer
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run_module, "_trainer", build_with)
+            yield
+
+    return within

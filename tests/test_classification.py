@@ -20,8 +20,6 @@ from subcloning.training.run import run
 
 MODEL = ["parent.model.embed_dim=16", "parent.model.num_heads=4", "parent.model.depth=2"]
 TINY = ["logger=csv", *MODEL, "optim.lr=1e-3", "optim.weight_decay=0.1", "optim.epochs=2"]
-RECIPE = ["recipe.ema_decay=0.9", "recipe.mixup=0.2", "recipe.cutmix=1", "recipe.shift=1", "recipe.erase=0.2"]
-RECIPE += ["recipe.dropout=0.1", "recipe.drop_path=0.1"]
 
 
 @pytest.fixture
@@ -29,40 +27,6 @@ def parent(config, tmp_path):
     run(config("experiment=digits_parent", *TINY))
     (weights,) = (tmp_path / "runs" / "digits_parent").glob("*/*/model/model.safetensors")
     return ["experiment=digits", *TINY, f"parent.weights.checkpoint_path='{weights}'"]
-
-
-class Interruption(Callback):
-    """In the middle of the second epoch."""
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        if trainer.global_step == 30:
-            raise RuntimeError("pulled the plug")
-
-
-def test_resumed_run_draws_what_the_undisturbed_one_drew(config, parent, monkeypatch):
-    """Dropout, stochastic depth, mixing, erasing, shifts and averaged weights included."""
-
-    def cfg(name):
-        return config(*parent, *RECIPE, "init=subclone", f"name={name}")
-
-    undisturbed = run(cfg("undisturbed"))
-    build = run_module._trainer
-
-    def interrupted(*args):
-        trainer = build(*args)
-        trainer.callbacks.append(Interruption())
-        return trainer
-
-    monkeypatch.setattr(run_module, "_trainer", interrupted)
-    with pytest.raises(RuntimeError, match="pulled the plug"):
-        run(cfg("disturbed"))
-    monkeypatch.setattr(run_module, "_trainer", build)
-    torch.manual_seed(99)
-    assert {**run(cfg("disturbed")), "seconds": 0} == {**undisturbed, "seconds": 0}
-    folders = [Path(cfg(name).run_dir) for name in ("disturbed", "undisturbed")]
-    states = [torch.load(folder / "last.ckpt", weights_only=True)["state_dict"] for folder in folders]
-    assert any(key.startswith("ema.") for key in states[0])
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
 def test_averaged_weights_begin_at_the_subcloned_ones(config, parent):
@@ -241,21 +205,12 @@ class AfterFirst(Callback):
 
 
 @pytest.mark.parametrize("experiment", PAPER_SCALE)
-def test_dry_run_at_full_size(config, experiment, monkeypatch, tmp_path):
+def test_dry_run_at_full_size(config, experiment, during, monkeypatch, tmp_path):
     """Score, plan, subclone, a step, validation, checkpoint; and from there again another step."""
     monkeypatch.setenv("SUBCLONING_IMAGES", str(Path(tmp_path).parent / "images"))  # made up once
     cfg = config(f"experiment={experiment}", "dry_run=cpu", "init=subclone", "logger=csv")
-    build = run_module._trainer
-
-    def interrupted(*args):
-        trainer = build(*args)
-        trainer.callbacks.insert(0, AfterFirst())
-        return trainer
-
-    monkeypatch.setattr(run_module, "_trainer", interrupted)
-    with pytest.raises(RuntimeError, match="pulled the plug"):
+    with pytest.raises(RuntimeError, match="pulled the plug"), during(AfterFirst()):
         run(cfg)
-    monkeypatch.setattr(run_module, "_trainer", build)
     monkeypatch.setattr(run_module, "Start", lambda *args: pytest.fail("subcloned a second time"))
     summary = run(cfg)
     folder = Path(cfg.run_dir)

@@ -20,7 +20,8 @@ from subcloning.training.interruptions import LAST, PREVIOUS, Interrupted, SafeC
 from subcloning.training.run import run
 
 TINY = ["parent.model.embed_dim=16", "parent.model.num_heads=4", "parent.model.depth=2", "logger=csv"]
-RECIPE = ["recipe.ema_decay=0.9", "recipe.mixup=0.2", "recipe.shift=1", "recipe.dropout=0.1"]
+RECIPE = ["recipe.ema_decay=0.9", "recipe.mixup=0.2", "recipe.cutmix=1", "recipe.erase=0.2", "recipe.shift=1"]
+RECIPE += ["recipe.dropout=0.1", "recipe.drop_path=0.1"]
 STEPS = 21  # in an epoch
 
 
@@ -38,9 +39,11 @@ def digits(config, tmp_path):
 
 
 def result(cfg):
-    """(weights, curve) that a run left."""
+    """(weights, the averaged ones too, and curve) that a run left."""
     folder = Path(cfg.run_dir)
-    return load_file(folder / "model" / "model.safetensors"), (folder / "metrics.csv").read_text()
+    models = {name: load_file(folder / name / "model.safetensors") for name in ("model", "model_ema")}
+    weights = {f"{name}.{key}": value for name, model in models.items() for key, value in model.items()}
+    return weights, (folder / "metrics.csv").read_text()
 
 
 def assert_same(cfg, undisturbed):
@@ -61,27 +64,16 @@ class Signals(Callback):
             os.kill(os.getpid(), self.signum)
 
 
-def with_callback(monkeypatch, callback):
-    build = run_module._trainer
-
-    def build_with(*args):
-        trainer = build(*args)
-        trainer.callbacks.insert(0, callback)
-        return trainer
-
-    monkeypatch.setattr(run_module, "_trainer", build_with)
-
-
 @pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGTERM])
 @pytest.mark.parametrize("options", [[], ["data.validations_per_epoch=3", "micro_batch=32"]])
-def test_signals_at_five_random_steps(digits, monkeypatch, signum, options):
+def test_signals_at_five_random_steps(digits, during, monkeypatch, signum, options):
     undisturbed, disturbed = digits("undisturbed", 4, *options), digits("disturbed", 4, *options)
     run(undisturbed)
     handlers = [signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)]
     steps = random.Random(int(signum)).sample(range(4 * STEPS - 2), 5)
-    with_callback(monkeypatch, Signals(steps, signum))
+    signals = Signals(steps, signum)
     for _ in range(5):
-        with pytest.raises(Interrupted) as stop:
+        with pytest.raises(Interrupted) as stop, during(signals):
             run(disturbed)
         assert stop.value.signum == signum
         monkeypatch.setattr(run_module, "Start", lambda *args: pytest.fail("subcloned a second time"))
@@ -91,21 +83,19 @@ def test_signals_at_five_random_steps(digits, monkeypatch, signum, options):
 
 
 @pytest.mark.parametrize("step", [STEPS - 1, 2 * STEPS - 1])
-def test_signal_in_the_last_step_before_a_validation(digits, monkeypatch, step):
+def test_signal_in_the_last_step_before_a_validation(digits, during, step):
     undisturbed, disturbed = digits("undisturbed", 3), digits("disturbed", 3)
     run(undisturbed)
-    with_callback(monkeypatch, Signals([step], signal.SIGUSR2))
-    with pytest.raises(Interrupted, match="SIGUSR2"):
+    with pytest.raises(Interrupted, match="SIGUSR2"), during(Signals([step], signal.SIGUSR2)):
         run(disturbed)
     assert pd.read_csv(Path(disturbed.run_dir) / "metrics.csv")["step"].iloc[-1] == step + 1
     run(disturbed)
     assert_same(disturbed, undisturbed)
 
 
-def test_signal_in_the_last_step_of_all_ends_as_usual(digits, monkeypatch):
-    cfg = digits("disturbed", 1)
-    with_callback(monkeypatch, Signals([STEPS - 1], signal.SIGUSR1))
-    assert run(cfg)["epoch"] == 1
+def test_signal_in_the_last_step_of_all_ends_as_usual(digits, during):
+    with during(Signals([STEPS - 1], signal.SIGUSR1)):
+        assert run(digits("disturbed", 1))["epoch"] == 1
 
 
 class Damage(Callback):
@@ -114,20 +104,16 @@ class Damage(Callback):
 
     def on_train_epoch_start(self, trainer, module):
         if trainer.current_epoch == 3:
-            for name in (LAST,):
-                path = self.folder / name
-                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            path = self.folder / LAST
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
             raise RuntimeError("pulled the plug")
 
 
-def test_truncated_checkpoint_falls_back_to_the_one_before(digits, monkeypatch, capsys):
+def test_truncated_checkpoint_falls_back_to_the_one_before(digits, during, monkeypatch, capsys):
     undisturbed, disturbed = digits("undisturbed", 4), digits("disturbed", 4)
     run(undisturbed)
-    build = run_module._trainer
-    with_callback(monkeypatch, Damage(Path(disturbed.run_dir)))
-    with pytest.raises(RuntimeError, match="pulled the plug"):
+    with pytest.raises(RuntimeError, match="pulled the plug"), during(Damage(Path(disturbed.run_dir))):
         run(disturbed)
-    monkeypatch.setattr(run_module, "_trainer", build)
     monkeypatch.setattr(run_module, "Start", lambda *args: pytest.fail("subcloned a second time"))
     run(disturbed)
     assert "last.ckpt is damaged" in capsys.readouterr().out
@@ -191,6 +177,13 @@ def slow_run(cfg):
     run(cfg)
 
 
+def saved_since(began, folder):
+    try:
+        return (folder / LAST).stat().st_mtime > began
+    except FileNotFoundError:  # not there yet, or between two names
+        return False
+
+
 def test_killed_twenty_times(digits):
     """kill -9 at random moments, in the middle of writing too, until twenty have struck; then to the end."""
     undisturbed, disturbed = digits("undisturbed", 40), digits("disturbed", 40)
@@ -209,17 +202,15 @@ def test_killed_twenty_times(digits):
         process.start()
         if kills < 20:
             began = time.time()
-            while process.is_alive() and not (
-                (folder / LAST).exists() and (folder / LAST).stat().st_mtime > began
-            ):  # so that each attempt gets somewhere
+            while process.is_alive() and not saved_since(began, folder):  # so that each attempt gets somewhere
                 assert time.time() < end
                 time.sleep(0.01)
             time.sleep(draw.uniform(0, 0.3))
             while kills % 3 == 0 and process.is_alive() and not list(folder.glob(".last.ckpt.*.tmp")):
                 time.sleep(0.001)  # every third in the middle of writing
             process.kill()
-            kills += process.exitcode is None
         process.join()
+        kills += process.exitcode == -signal.SIGKILL
         writing += any(folder.glob(".last.ckpt.*.tmp"))
     assert not list(folder.glob(".*.tmp"))
     assert kills == 20

@@ -101,41 +101,32 @@ def test_run_leaves_its_record_and_a_plain_checkpoint(config, language):
     assert written[0]["generated_text"].startswith("import os")
 
 
-def interrupt_at(step, monkeypatch):
-    """Stop at optimiser step `step` with a checkpoint of it, in the middle of an epoch."""
-    build = run_module._trainer
+class Interruption(Callback):
+    """Stops at an optimiser step with a checkpoint of it, in the middle of an epoch."""
 
-    class Interruption(Callback):
-        def on_train_batch_end(self, trainer, module, *args):
-            if trainer.global_step == step:
-                trainer.save_checkpoint(Path(trainer.default_root_dir) / "last.ckpt")
-                raise RuntimeError("pulled the plug")
+    def __init__(self, step):
+        self.step = step
 
-    def interrupted(*args):
-        trainer = build(*args)
-        trainer.callbacks.append(Interruption())
-        return trainer
-
-    monkeypatch.setattr(run_module, "_trainer", interrupted)
-    return build
+    def on_train_batch_end(self, trainer, module, *args):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "last.ckpt")
+            raise RuntimeError("pulled the plug")
 
 
 @pytest.mark.parametrize("step", [2, 7])
-def test_resumed_in_mid_epoch_equals_undisturbed(config, language, monkeypatch, step):
+def test_resumed_in_mid_epoch_equals_undisturbed(config, language, during, monkeypatch, step):
     def cfg(name):
         return config(*language, "init=subclone", f"name={name}", "optim.tokens=3072")
 
     run(cfg("undisturbed"))
-    build = interrupt_at(step, monkeypatch)
-    with pytest.raises(RuntimeError, match="pulled the plug"):
+    with pytest.raises(RuntimeError, match="pulled the plug"), during(Interruption(step)):
         run(cfg("disturbed"))
-    monkeypatch.setattr(run_module, "_trainer", build)
     monkeypatch.setattr(run_module, "Start", lambda *args: pytest.fail("subcloned a second time"))
     torch.manual_seed(1234)
     run(cfg("disturbed"))
     one, other = (Path(cfg(name).run_dir) for name in ("undisturbed", "disturbed"))
     curves = [pd.read_csv(folder / "metrics.csv") for folder in (one, other)]
-    columns = ["tokens", "step", "val_loss", "val_perplexity"]
+    columns = ["tokens", "step", "train_loss", "val_loss", "val_perplexity"]
     assert curves[0][columns].equals(curves[1][columns])
     first, second = weights(one), weights(other)
     assert all(torch.equal(first[name], second[name]) for name in first)

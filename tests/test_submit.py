@@ -1,6 +1,7 @@
 """What a submission writes, without a SLURM."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -52,7 +53,9 @@ def test_script_of_a_gpu_sweep(runs):
     assert (options["nodes"], options["ntasks-per-node"], options["gpus-per-node"]) == ("1", "8", "8")
     assert (options["partition"], options["time"], options["signal"]) == ("a100", "2-00:00:00", "USR1@300")
     assert "account" not in options
-    assert text.index("module load cuda") < text.index("srun")
+    assert text.index("module load cuda") < text.index("srun ")
+    assert "SRUN_CPUS_PER_TASK=8" in text
+    assert re.search(r"== 137 .*\n    scontrol requeue", text)
     assert subprocess.run(["/bin/bash", "-n", folder / "sbatch.sh"], check=False).returncode == 0
     runs_ = [OmegaConf.load(file) for file in sorted((folder / "configs").glob("*.yaml"))]
     assert [run.init.name for run in runs_[::3]] == ["random", "subclone", "subclone_no_reordering"]

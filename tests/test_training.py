@@ -113,24 +113,15 @@ class Interruption(Callback):
             raise RuntimeError("pulled the plug")
 
 
-def test_resumed_run_equals_undisturbed_run_and_does_not_subclone_again(config, parent, monkeypatch):
+def test_resumed_run_equals_undisturbed_run_and_does_not_subclone_again(config, parent, during, monkeypatch):
     def cfg(name):
         return config(*parent, "init=subclone", "optim.epochs=4", f"name={name}")
 
     undisturbed = run(cfg("undisturbed"))
-    build = run_module._trainer
-
-    def interrupted(*args):
-        trainer = build(*args)
-        trainer.callbacks.insert(0, Interruption())
-        return trainer
-
-    monkeypatch.setattr(run_module, "_trainer", interrupted)
-    with pytest.raises(RuntimeError, match="pulled the plug"):
+    with pytest.raises(RuntimeError, match="pulled the plug"), during(Interruption()):
         run(cfg("disturbed"))
     folder = Path(cfg("disturbed").run_dir)
     assert not (folder / "summary.json").exists()
-    monkeypatch.setattr(run_module, "_trainer", build)
     monkeypatch.setattr(run_module, "Start", lambda *args: pytest.fail("subcloned a second time"))
     torch.manual_seed(1234)  # whatever the state of the process
     resumed = run(cfg("disturbed"))

@@ -122,8 +122,14 @@ def script(folder: Path, runs: list[DictConfig], tasks: list[int], cluster: Dict
             *cluster.setup,
             f"export PYTHONPATH={shlex.quote(str(folder / 'code' / 'src'))}",
             'config=$(printf %04d "$SLURM_ARRAY_TASK_ID")',
-            f"exec srun --kill-on-bad-exit=1 {container}{cluster.python} -m subcloning.train "
-            f'--config-dir {shlex.quote(str(folder / "configs"))} --config-name "$config"',
+            f"export SRUN_CPUS_PER_TASK={cluster.cpus_per_task}  # srun does not take it over by itself",
+            f"srun --kill-on-bad-exit=1 {container}{cluster.python} -m subcloning.train "
+            f'--config-dir {shlex.quote(str(folder / "configs"))} --config-name "$config" || code=$?',
+            "# Killed from outside, as for want of memory: start again, but not for ever.",
+            "if [[ ${code:-0} == 137 && ${SLURM_RESTART_COUNT:-0} -lt 5 ]]; then",
+            '    scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"',
+            "fi",
+            'exit "${code:-0}"',
             "",
         ]
     )

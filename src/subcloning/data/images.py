@@ -78,11 +78,8 @@ class ImageData(LightningDataModule):
         _check(recipe, on_batch)
         self.train, self.validation, self.classes = train, validation, classes
         self.preprocessing, self.batch_size, self.seed, self.recipe = preprocessing, batch_size, seed, recipe
-        self.workers, self.validations_per_epoch, self.scoring_fraction = (
-            workers,
-            validations_per_epoch,
-            scoring_fraction,
-        )
+        self.workers, self.validations_per_epoch = workers, validations_per_epoch
+        self.scoring_fraction = scoring_fraction
         self.steps = len(train) // batch_size // validations_per_epoch  # from one validation to the next
         if not self.steps:
             raise SubcloningError(
@@ -97,11 +94,8 @@ class ImageData(LightningDataModule):
 
     @property
     def provenance(self) -> dict:
-        return {
-            "train_images": len(self.train),
-            "validation_images": len(self.validation),
-            "classes": len(self.classes),
-        }
+        sizes = {"train_images": self.train, "validation_images": self.validation, "classes": self.classes}
+        return {name: len(part) for name, part in sizes.items()}
 
     @property
     def skipped(self) -> int:
