@@ -6,6 +6,7 @@ import random
 import resource
 import signal
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ from pytorch_lightning import Callback
 from safetensors.torch import load_file
 
 from subcloning import SubcloningError
+from subcloning.files import alone_in
 from subcloning.training import run as run_module
 from subcloning.training.interruptions import LAST, PREVIOUS, Interrupted, SafeCheckpoints, newest_checkpoint
 from subcloning.training.run import run
@@ -66,7 +68,7 @@ class Signals(Callback):
 
 @pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGTERM])
 @pytest.mark.parametrize("options", [[], ["data.validations_per_epoch=3", "micro_batch=32"]])
-def test_signals_at_five_random_steps(digits, during, monkeypatch, signum, options):
+def test_signals_at_five_random_steps(digits, during, monkeypatch, record_property, signum, options):
     undisturbed, disturbed = digits("undisturbed", 4, *options), digits("disturbed", 4, *options)
     run(undisturbed)
     handlers = [signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)]
@@ -80,10 +82,11 @@ def test_signals_at_five_random_steps(digits, during, monkeypatch, signum, optio
         assert [signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)] == handlers
     run(disturbed)
     assert_same(disturbed, undisturbed)
+    record_property("interruptions", 5)
 
 
 @pytest.mark.parametrize("step", [STEPS - 1, 2 * STEPS - 1])
-def test_signal_in_the_last_step_before_a_validation(digits, during, step):
+def test_signal_in_the_last_step_before_a_validation(digits, during, record_property, step):
     undisturbed, disturbed = digits("undisturbed", 3), digits("disturbed", 3)
     run(undisturbed)
     with pytest.raises(Interrupted, match="SIGUSR2"), during(Signals([step], signal.SIGUSR2)):
@@ -91,6 +94,7 @@ def test_signal_in_the_last_step_before_a_validation(digits, during, step):
     assert pd.read_csv(Path(disturbed.run_dir) / "metrics.csv")["step"].iloc[-1] == step + 1
     run(disturbed)
     assert_same(disturbed, undisturbed)
+    record_property("interruptions", 1)
 
 
 def test_signal_in_the_last_step_of_all_ends_as_usual(digits, during):
@@ -109,7 +113,7 @@ class Damage(Callback):
             raise RuntimeError("pulled the plug")
 
 
-def test_truncated_checkpoint_falls_back_to_the_one_before(digits, during, monkeypatch, capsys):
+def test_truncated_checkpoint_falls_back_to_the_one_before(digits, during, monkeypatch, capsys, record_property):
     undisturbed, disturbed = digits("undisturbed", 4), digits("disturbed", 4)
     run(undisturbed)
     with pytest.raises(RuntimeError, match="pulled the plug"), during(Damage(Path(disturbed.run_dir))):
@@ -118,6 +122,31 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(digits, during, monke
     run(disturbed)
     assert "last.ckpt is damaged" in capsys.readouterr().out
     assert_same(disturbed, undisturbed)
+    record_property("interruptions", 1)
+
+
+def test_a_second_process_waits_for_the_first(digits):
+    """And finds that the run is done."""
+    cfg = digits("shared", 2)
+    server = multiprocessing.get_context("forkserver")
+    said = Path(cfg.run_dir).parent / "said"
+    with alone_in(cfg.run_dir):
+        second = server.Process(target=run_saying, args=(cfg, said))
+        second.start()
+        end = time.time() + 120
+        while not (said.exists() and "waiting for its end" in said.read_text()):
+            assert time.time() < end
+            time.sleep(0.05)
+        run_module._run(cfg, Path(cfg.run_dir))
+    second.join()
+    assert second.exitcode == 0
+    assert "done before" in said.read_text()
+
+
+def run_saying(cfg, file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", buffering=1) as out, redirect_stdout(out):
+        run(cfg)
 
 
 def test_what_a_killed_process_left_is_removed(digits):
@@ -127,7 +156,7 @@ def test_what_a_killed_process_left_is_removed(digits):
     (folder / ".model.12345678.tmp" / "config.json").write_text("{}")
     (folder / ".metrics.csv.12345678.tmp").write_text("half a l")
     run(cfg)
-    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert not list(folder.glob(".*.tmp"))
     assert (folder / "model_ema" / "model.safetensors").exists()
 
 
@@ -184,7 +213,7 @@ def saved_since(began, folder):
         return False
 
 
-def test_killed_twenty_times(digits):
+def test_killed_twenty_times(digits, record_property):
     """kill -9 at random moments, in the middle of writing too, until twenty have struck; then to the end."""
     undisturbed, disturbed = digits("undisturbed", 40), digits("disturbed", 40)
     run(undisturbed)
@@ -216,3 +245,5 @@ def test_killed_twenty_times(digits):
     assert kills == 20
     assert writing >= 4
     assert_same(disturbed, undisturbed)
+    record_property("interruptions", kills)
+    record_property("while a checkpoint was written", writing)

@@ -2,30 +2,35 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from test_interruptions import Signals
 
-from subcloning.sync import sync
+from subcloning.sync import sync, sync_table
+from subcloning.training.interruptions import Interrupted
 from subcloning.training.run import run
 
 TINY = ["parent.model.embed_dim=16", "parent.model.num_heads=4", "parent.model.depth=1"]
 
 
-def inspect(folder: Path, *options: str):
-    """What W&B's own reader says of the only offline run in `folder`."""
-    (logs,) = folder.glob("wandb/offline-run-*")
+def inspect(folder: Path, *options: str, piece: Path | None = None):
+    """What W&B's own reader says of an offline run in `folder`: the only one, or `piece`."""
+    logs = piece
+    if not piece:
+        (logs,) = folder.glob("wandb/offline-run-*")
     command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", *options, str(logs)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return json.loads(said) if options else [json.loads(line) for line in said.splitlines()]
 
 
-def history(folder: Path) -> pd.DataFrame:
-    """Rows of the curve of the only offline run in `folder`."""
-    records = inspect(folder)
+def history(folder: Path, piece: Path | None = None) -> pd.DataFrame:
+    """Rows of the curve of an offline run in `folder`: the only one, or `piece`."""
+    records = inspect(folder, piece=piece)
     rows = [record["history"]["item"] for record in records if record.get("type") == "history"]
     return pd.DataFrame(rows)
 
@@ -64,6 +69,29 @@ def test_a_run_that_went_on_is_sent_from_where_it_was(config):
     assert sync(folder, "offline") == 1
     assert history(folder)["_step"].tolist() == [42]
     assert inspect(folder, "--summary")["summary"]["val_accuracy"] == pytest.approx(run(cfg)["val_accuracy"])
+
+
+def test_table_of_a_study(tmp_path):
+    file = tmp_path / "table.csv"
+    file.write_text("init,final\nrandom,93.4\nsubclone,96.5\n")
+    sync_table("digits", file, "offline")
+    (table,) = tmp_path.glob("wandb/offline-run-*/files/media/table/table_*.json")
+    assert json.loads(table.read_text())["data"] == [["random", 93.4], ["subclone", 96.5]]
+
+
+def test_interrupted_offline_run_is_in_pieces_of_one_id(config, during):
+    """Both pieces together hold each row of the curve once."""
+    cfg = config("experiment=digits_parent", *TINY, "optim.epochs=3", "logger=wandb_offline")
+    with pytest.raises(Interrupted), during(Signals([30], signal.SIGUSR1)):
+        run(cfg)
+    run(cfg)
+    folder = Path(cfg.run_dir)
+    pieces = sorted(folder.glob("wandb/offline-run-*"))
+    assert len(pieces) == 2
+    assert len({file.stem for piece in pieces for file in piece.glob("*.wandb")}) == 1
+    found = pd.concat(history(folder, piece) for piece in pieces)
+    wanted = pd.read_csv(folder / "metrics.csv")["val_loss"].tolist()
+    assert found["val_loss"].dropna().tolist() == pytest.approx(wanted, abs=1e-5)
 
 
 def test_plan_config_and_id(config, tmp_path):

@@ -200,8 +200,9 @@ def submit(overrides: list[str], cluster: DictConfig, *, dry: bool = False) -> P
         with atomic(folder / "configs" / f"{task:04}.yaml") as temporary:
             OmegaConf.save(OmegaConf.merge(own, run), temporary)
     running = busy_folders(folder.parent)
-    busy = [task for task, run in enumerate(runs) if run.run_dir in running]
+    # A run that is done may be in the queue for a while yet.
     done = [task for task, run in enumerate(runs) if (Path(run.run_dir) / "summary.json").exists()]
+    busy = [task for task, run in enumerate(runs) if run.run_dir in running and task not in done]
     tasks = [task for task in range(len(runs)) if task not in busy and task not in done]
     print(f"{folder}: {len(runs)} runs, {len(done)} done, {len(busy)} in the queue, {len(tasks)} to submit")
     if not tasks:

@@ -51,6 +51,17 @@ def sync(folder: Path, mode: str = "online") -> int:
     return len(new)
 
 
+def sync_table(experiment: str, file: Path, mode: str = "online") -> None:
+    """Send a study's table, such as `experiments/digits/table.csv`, as a W&B run of its own."""
+    import wandb
+
+    name = f"{experiment}/table"
+    with wandb.init(
+        project="subcloning", id=name.replace("/", "--"), name=name, resume="allow", dir=file.parent, mode=mode
+    ) as run:
+        run.log({"table": wandb.Table(dataframe=pd.read_csv(file))})
+
+
 def plan_table(plan: Plan):
     """A W&B table of what the plan keeps of each axis."""
     import wandb
@@ -66,13 +77,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", nargs="?", default="", help="default: all")
     parser.add_argument("--offline", action="store_true", help="write W&B's files instead, for `wandb sync` elsewhere")
+    parser.add_argument("--table", type=Path, help="the study's table too, such as experiments/digits/table.csv")
     args = parser.parse_args()
+    mode = "offline" if args.offline else "online"
     root = Path(os.environ.get("SUBCLONING_RUNS", "runs")) / args.experiment
     folders = sorted(file.parent for file in root.glob("**/metrics.csv"))
     if not folders:
         raise SubcloningError(f"no run below {root}: run the experiment first")
     for folder in folders:
-        print(f"{folder}: {sync(folder, 'offline' if args.offline else 'online')} new rows")
+        print(f"{folder}: {sync(folder, mode)} new rows")
+    if args.table:
+        sync_table(args.experiment, args.table, mode)
 
 
 if __name__ == "__main__":

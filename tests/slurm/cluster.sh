@@ -79,8 +79,6 @@ ClusterName=subcloning
 SlurmctldHost=$(hostname -s)($net.254)
 SlurmUser=root
 AuthType=auth/munge
-# A requeued job waits for as long as a credential is valid: two minutes by default.
-AuthInfo=cred_expire=2
 SlurmctldPidFile=$root/run/slurmctld.pid
 SlurmctldLogFile=$root/log/slurmctld.log
 SlurmdPidFile=$root/run/slurmd.%n.pid

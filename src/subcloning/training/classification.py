@@ -21,6 +21,7 @@ from ..axes import SubcloningError
 from ..data.augment import BatchTransform
 from ..data.images import ImageData
 from ..families import vit
+from .sharded import shard
 
 
 class ImageClassifier(LightningModule):
@@ -51,7 +52,6 @@ class ImageClassifier(LightningModule):
         decay = transform.recipe.ema_decay
         self.ema = ModelEmaV3(model, decay).requires_grad_(False) if decay else None
         self.train_loss = MeanMetric(nan_strategy="disable")
-        self.train_loss.persistent(True)  # a run may go on in the middle of an epoch
         self.metrics = nn.ModuleDict({"val": _metrics(model.num_classes)})
         if self.ema:
             self.metrics["val_ema"] = _metrics(model.num_classes)
@@ -68,6 +68,10 @@ class ImageClassifier(LightningModule):
     def setup(self, stage: str) -> None:
         if self.ema:
             self.ema.set(self.model)  # which has been subcloned since; a checkpoint is loaded after this
+
+    def configure_model(self) -> None:
+        models = (self.model, self.ema.module) if self.ema else (self.model,)
+        shard(self, [(model, model.blocks) for model in models])
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, targets = self.transform(*batch)

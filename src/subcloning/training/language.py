@@ -16,6 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from ..axes import SubcloningError
 from ..cost import peak_flops, training_flops
 from ..families import gpt2
+from .sharded import shard
 
 # Blocks of text need no mask but the causal one. Under its own name "sdpa" finds that out from the position ids at each
 # step, which waits for the GPU; compiled, it builds the mask, and with a mask there is no flash attention.
@@ -45,7 +46,6 @@ class LanguageModel(LightningModule):
         with torch.device("meta"):
             self.flops_per_token = training_flops(GPT2LMHeadModel(model.config), _sample(context)) / context
         self.train_loss = MeanMetric(nan_strategy="disable")
-        self.train_loss.persistent(True)  # a run may go on between two validations
         self.val_loss = MeanMetric(nan_strategy="disable")  # a diverged run shows as such
 
     @property
@@ -55,6 +55,9 @@ class LanguageModel(LightningModule):
     def progress(self, step: int) -> dict[str, int]:
         """What the curve is drawn against."""
         return {"tokens": step * self.batch_tokens}
+
+    def configure_model(self) -> None:
+        shard(self, [(self.model, self.model.transformer.h)])
 
     def loss(self, tokens: Tensor) -> Tensor:
         logits = self.model(tokens[:, :-1], use_cache=False).logits

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from transformers.utils import flatten_dict
 from ..axes import SubcloningError
 from ..data.augment import seed_all
 from ..data.batches import accumulation
-from ..files import atomic
+from ..files import alone_in, atomic
 from ..plan import make_plan
 from .interruptions import LAST, PREVIOUS, SafeCheckpoints, StopAtStep, newest_checkpoint
 from .record import History, Throughput, provenance, write_json
@@ -41,6 +42,11 @@ def run(cfg: DictConfig) -> dict:
     done.
     """
     folder = Path(cfg.run_dir)
+    with alone_in(folder) if rank_zero_only.rank == 0 else nullcontext():
+        return _run(cfg, folder)
+
+
+def _run(cfg: DictConfig, folder: Path) -> dict:
     _claim(folder, cfg)
     summary_file = folder / "summary.json"
     if summary_file.exists():
@@ -78,23 +84,29 @@ def run(cfg: DictConfig) -> dict:
             if not checkpoint:
                 trainer.validate(module, data, verbose=False)
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        summary = {
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "seconds": round(history.seconds, 1),
+            **history.rows[-1],
+        }
+        if skipped := getattr(data, "skipped", 0):
+            summary["skipped_images"] = skipped
+        if trainer.is_global_zero and cfg.logger.wandb:
+            trainer.logger.experiment.summary.update(summary)
     finally:
         if trainer.is_global_zero and cfg.logger.wandb:
             trainer.logger.experiment.finish()  # a sweep's next run must not log into this one
 
-    summary = {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "seconds": round(history.seconds, 1),
-        **history.rows[-1],
-    }
-    if skipped := getattr(data, "skipped", 0):
-        summary["skipped_images"] = skipped
+    state = trainer.strategy.lightning_module_state_dict()  # all ranks take part where the model is sharded
     if trainer.is_global_zero:
-        averaged = {"model_ema": module.ema.module} if getattr(module, "ema", None) else {}
-        for name, trained in {"model": model, **averaged}.items():
-            shutil.rmtree(folder / name, ignore_errors=True)
-            with atomic(folder / name) as temporary:
-                parent.export(trained, temporary, data)
+        for name, prefix in {"model": "model.", "model_ema": "ema.module."}.items():
+            trained = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            if trained:
+                whole = parent.child(shape)
+                whole.load_state_dict(trained)
+                shutil.rmtree(folder / name, ignore_errors=True)
+                with atomic(folder / name) as temporary:
+                    parent.export(whole, temporary, data)
         (folder / PREVIOUS).unlink(missing_ok=True)
         write_json(summary_file, summary)
         print(f"{cfg.run}: {module.headline} {summary[module.headline]:.4g}, {summary['seconds']} s")
@@ -125,15 +137,24 @@ def _claim(folder: Path, cfg: DictConfig) -> None:
 class SeededSteps(Callback):
     """What a step does depends on its number alone, so that a resumed run does the same.
 
-    Random numbers are drawn from (seed, step, pass, rank); the mean training loss is of the steps since a validation.
+    Random numbers are drawn from (seed, step, pass, rank); the mean training loss is of the steps since a validation,
+    those before an interruption included.
     """
 
     def __init__(self, seed: int):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer, module) -> None:
-        if trainer.global_step % trainer.datamodule.steps == 0 or not trainer.is_global_zero:
-            module.train_loss.reset()  # it travels in the checkpoint, where rank 0's has all ranks' sum
+        if trainer.global_step % trainer.datamodule.steps == 0:
+            module.train_loss.reset()
+
+    def on_save_checkpoint(self, trainer, module, checkpoint: dict) -> None:
+        checkpoint["train_loss"] = module.train_loss.metric_state
+
+    def on_load_checkpoint(self, trainer, module, checkpoint: dict) -> None:
+        if trainer.is_global_zero:  # its sum is of all ranks
+            for name, value in checkpoint["train_loss"].items():
+                setattr(module.train_loss, name, value.to(module.device))
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx: int) -> None:
         seed_all(self.seed, trainer.global_step, batch_idx % trainer.accumulate_grad_batches, trainer.global_rank)
@@ -164,7 +185,7 @@ def _trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], validatio
         )
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     return Trainer(
-        **cfg.trainer,
+        **instantiate(cfg.trainer),
         default_root_dir=folder,
         max_epochs=validations,  # an epoch of Lightning's is the time from one validation to the next
         gradient_clip_val=cfg.optim.clip,
