@@ -21,7 +21,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         env = {**os.environ, "SUBCLONING_TEST_SLURM": "1"}
-        subprocess.run([sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *TESTS], env=env, check=False)
+        subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-ojunit_family=xunit1", f"--junitxml={report}", *TESTS],
+            env=env,
+            check=False,
+        )
         cases = ElementTree.parse(report).findall(".//testcase")
     rows = []
     for case in cases:

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from subcloning import SubcloningError
-from subcloning.analysis.__main__ import STUDIES, put_into_readme, report, tuning_table
 from subcloning.analysis.convergence import _text, convergence_table
 from subcloning.analysis.speedup import Study, best_settings, speed_up, time_to_target
+from subcloning.analysis.studies import STUDIES, fill, report
+from subcloning.analysis.tuning import tuning_table
 
 ROOT = Path(__file__).parents[1]
 DIGITS = STUDIES["digits"]
@@ -175,7 +176,7 @@ def test_the_study_uses_the_winners_of_its_grid(study):
 def test_table_goes_into_the_readme(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("a\n<!-- x -->\nold\n<!-- /x -->\nb\n")
-    put_into_readme(readme, "x", "| new |\n")
+    fill(readme, "x", "| new |\n")
     assert readme.read_text() == "a\n<!-- x -->\n| new |\n<!-- /x -->\nb\n"
-    put_into_readme(readme, "y", "nothing")
+    fill(readme, "y", "nothing")
     assert "nothing" not in readme.read_text()

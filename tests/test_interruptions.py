@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pytorch_lightning import Callback
 from safetensors.torch import load_file
 
@@ -128,6 +129,7 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(digits, during, monke
 def test_a_second_process_waits_for_the_first(digits):
     """And finds that the run is done."""
     cfg = digits("shared", 2)
+    OmegaConf.resolve(cfg)
     server = multiprocessing.get_context("forkserver")
     said = Path(cfg.run_dir).parent / "said"
     with alone_in(cfg.run_dir):
@@ -216,6 +218,7 @@ def saved_since(began, folder):
 def test_killed_twenty_times(digits, record_property):
     """kill -9 at random moments, in the middle of writing too, until twenty have struck; then to the end."""
     undisturbed, disturbed = digits("undisturbed", 40), digits("disturbed", 40)
+    OmegaConf.resolve(disturbed)  # the other processes have the environment of when their server began
     run(undisturbed)
     # Forks of a process without threads, which has the libraries: a fork of this one may find its locks taken.
     server = multiprocessing.get_context("forkserver")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .analysis.__main__ import STUDIES
 from .analysis.speedup import best_settings
+from .analysis.studies import STUDIES
 
 
 def main() -> None:

@@ -1,107 +1,79 @@
-"""Make a study's table and figure from its committed runs: `python -m subcloning.analysis digits`.
+"""Tables, figures and results from committed runs, without training.
 
-Reads experiments/NAME/runs.csv (and grid.csv, where the study was tuned); writes table.csv, table.md, tuning.md,
-convergence.png and convergence.pdf beside it, and puts the table into README.md where that names it.
+    python -m subcloning.analysis                      everything below experiments/
+    python -m subcloning.analysis digits               a study: its table and figure
+    python -m subcloning.analysis fig11                a figure of the paper
+    python -m subcloning.analysis fig02 experiment=fig09_vit   Fig. 2, 3, 5, 6 or 8 of any parent, measured now
+
+A study's folder has runs.csv (and grid.csv, where it was tuned); it gets table.csv, table.md, tuning.md,
+convergence.png and convergence.pdf, and README.md the table where that names it. What is measured of a parent goes to
+FOLDER/PARENT.csv and figures beside it (default: runs/analysis).
 """
 
 import argparse
-import math
-import re
+import os
 from pathlib import Path
 
-import pandas as pd
+from hydra import compose, initialize_config_dir
 
+from ..axes import SubcloningError
 from ..files import atomic
-from .convergence import convergence_figure, convergence_table, quality_text, time_text
-from .speedup import SETTING, Study, best_settings, final, times_to_target
-from .style import LABELS, save
+from .figures import ALIASES, FIGURES, blocks, scores
+from .parents import measure_blocks, measure_units
+from .studies import STUDIES, fill, report
 
-STDLIB = Study("tokens", "val_loss", math.log(220), tuned_for="final", shown=(0, 20_480, 102_400, 307_200))
-# Early targets of studies that wait for a GPU are to be set when the first runs are there.
-BOOKS = Study("tokens", "val_loss", math.log(60), tuned_for="final", shown=(0, 655_360, 3_276_800))
-STUDIES = {
-    # The early target is about nine tenths of the random arm's final accuracy.
-    "digits": Study("epoch", "val_accuracy", 0.9, tuned_for="time", shown=(0, 1, 2, 5)),
-    # About nine tenths of the random arm's best in the tuning grid.
-    "vit_cifar10_cpu": Study("epoch", "val_accuracy", 0.4, tuned_for="final", shown=(0, 1, 2)),
-    "vit_cifar10": Study("epoch", "val_accuracy", 0.7, tuned_for="final", shown=(0, 1, 3, 10)),
-    # The early target is a perplexity half as high again as the random arm's best final one in the tuning grid.
-    "gpt2_stdlib": STDLIB,
-    "gpt2_stdlib_depth": STDLIB,
-    "gpt2_books": BOOKS,
-    "gpt2_books_depth": BOOKS,
+# Figure -> (what is measured of a parent, its folder, what draws it).
+OF_PARENTS = {
+    "fig02": (measure_blocks, "fig02_blocks", blocks),
+    "fig03": (measure_units, "fig03_05_06_08_scores", scores),
 }
 
 
-def markdown(table: pd.DataFrame) -> str:
-    rows = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+def everything(root: Path) -> None:
+    """All studies and figures below `root` whose data are there, and the tables in the README beside it."""
+    for name, study in STUDIES.items():
+        if (root / name / "runs.csv").exists():
+            fill(root.parent / "README.md", name, report(root / name, study))
+    for make in FIGURES.values():
+        make(root)
 
 
-def tuning_table(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """What the study is tuned for by init mode and weight decay (rows) and learning rate (columns), best in bold.
-
-    Means over seeds: the time to the early target, or the final value.
-    """
-    by_time = study.tuned_for == "time"
-    values = times_to_target(grid, study, study.target) if by_time else final(grid, study)
-    values, best = values.groupby(SETTING).mean(), best_settings(grid, study)
-    rows = []
-    for init in [name for name in LABELS if name in best.index]:
-        for decay in sorted(grid["weight_decay"].unique()):
-            row = {"init": init, "WD": f"{decay:g}"}
-            for lr in sorted(grid["lr"].unique()):
-                value = values.get((init, lr, decay))
-                if value is None:
-                    text = ""
-                elif value == float("inf"):
-                    text = f"> {time_text(grid[study.time].max(), study, digits=0)}"
-                else:
-                    text = time_text(value, study) if by_time else quality_text(value, study)
-                winner = (lr, decay) == tuple(best.loc[init, ["lr", "weight_decay"]])
-                row[f"LR {lr:g}"] = f"**{text}**" if winner else text
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def put_into_readme(readme: Path, name: str, text: str) -> None:
-    """Replace what stands between `<!-- NAME -->` and `<!-- /NAME -->`, if the file has such a place."""
-    if not readme.exists():
-        return
-    old = readme.read_text()
-    new = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m: m[1] + text + m[2], old, flags=re.DOTALL)
-    if new != old:
-        with atomic(readme) as temporary:
-            temporary.write_text(new)
-
-
-def report(folder: Path, study: Study) -> str:
-    """Make everything in a study's folder; return the table as Markdown."""
-    runs = pd.read_csv(folder / "runs.csv")
-    table = convergence_table(runs, study)
-    with atomic(folder / "table.csv") as temporary:
-        table.to_csv(temporary, index=False)
-    text = markdown(table)
-    with atomic(folder / "table.md") as temporary:
-        temporary.write_text(text)
-    save(convergence_figure(runs, study), folder / "convergence")
-    if (folder / "grid.csv").exists():
-        with atomic(folder / "tuning.md") as temporary:
-            temporary.write_text(markdown(tuning_table(pd.read_csv(folder / "grid.csv"), study)))
-    return text
+def measure(name: str, overrides: list[str], root: Path) -> Path:
+    """Measure the parent that `overrides` compose, and draw; return the file."""
+    if name not in OF_PARENTS:
+        raise SubcloningError(f"{name} is of runs, not of a parent: only {', '.join(OF_PARENTS)} can be measured")
+    function, folder, draw = OF_PARENTS[name]
+    with initialize_config_dir(str(Path(__file__).parents[3] / "configs"), version_base="1.3"):
+        cfg = compose("train", overrides=overrides)
+    file = root / folder / f"{cfg.parent.name}.csv"
+    table = function(cfg)
+    with atomic(file) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.5g")
+    draw(root)
+    return file
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", choices=sorted(STUDIES))
-    parser.add_argument("--folder", type=Path, help="the folder of runs.csv (default: experiments/STUDY)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = sorted([*STUDIES, *FIGURES, *ALIASES])
+    parser.add_argument("name", nargs="?", choices=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("overrides", nargs="*", help="of a parent to measure, as for subcloning.train")
+    parser.add_argument("--folder", type=Path, help="of the study's runs.csv; otherwise in place of experiments")
     args = parser.parse_args()
-    folder = args.folder or Path("experiments") / args.study
-    text = report(folder, STUDIES[args.study])
-    if not args.folder:
-        put_into_readme(Path("README.md"), args.study, text)
-    print(text)
-    print(f"also in {folder}: table.csv, table.md, convergence.png, convergence.pdf")
+    name = ALIASES.get(args.name, args.name)
+    root = args.folder or Path("experiments")
+    if args.overrides:
+        runs = Path(os.environ.get("SUBCLONING_RUNS", "runs"))
+        print(measure(name, args.overrides, args.folder or runs / "analysis"))
+    elif name is None:
+        everything(root)
+    elif name in FIGURES:
+        FIGURES[name](root)
+    else:
+        text = report(args.folder or root / name, STUDIES[name])
+        if not args.folder:
+            fill(Path("README.md"), name, text)
+        print(text)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from matplotlib.ticker import EngFormatter
 
 from ..axes import SubcloningError
 from .speedup import Ratio, Study, final, speed_up, times_to_target
-from .style import COLOURS, LABELS, figure
+from .style import COLOURS, LABELS, SERIES, figure
 
 BASELINE = "random"
 
@@ -72,6 +72,33 @@ def convergence_figure(runs: pd.DataFrame, study: Study):
     else:
         axes[0].set_yscale("log")
     axes[0].legend()
+    return fig
+
+
+def speed_up_figure(studies: dict[str, tuple[pd.DataFrame, Study]]):
+    """The speed-up of subclone over random at each quality that random reaches, and its interval.
+
+    Quality is drawn as the share of the way from the random arm's start to its end.
+    """
+    fig, (ax,) = figure()
+    for colour, (name, (runs, study)) in zip(SERIES, studies.items(), strict=False):
+        means = study.sign * runs[runs["init"] == BASELINE].groupby(study.time)[study.metric].mean()
+        shares = np.linspace(0.3, 1, 15)
+        ratios = []
+        for target in means.iloc[0] + shares * (means.iloc[-1] - means.iloc[0]):
+            times = times_to_target(runs, study, study.sign * target)
+            ratios.append(speed_up(times[BASELINE], times["subclone"], resamples=2000))
+        value, low, high = (np.array(part) for part in zip(*ratios, strict=True))
+        known = np.isfinite(value) & np.isfinite(low)
+        ax.plot(shares[known], value[known], color=colour, label=name)
+        top = np.where(np.isfinite(high), high, value)
+        ax.fill_between(shares[known], low[known], top[known], color=colour, alpha=0.15, linewidth=0)
+    ax.axhline(4, color="0.6", linewidth=0.6, linestyle=":")
+    ax.set(xlabel="share of what random weights gain in their budget", ylabel="speed-up", yscale="log")
+    ticks = [1, 2, 4, 8, 16, 32, 64]
+    ax.set_yticks(ticks, [str(tick) for tick in ticks])
+    ax.minorticks_off()
+    ax.legend(fontsize=6)
     return fig
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from ..axes import SubcloningError
+
 SETTING = ["init", "lr", "weight_decay"]
 
 
@@ -34,7 +36,7 @@ class Study:
 
 
 class Ratio(NamedTuple):
-    """A speed-up and its 95 % interval; infinite where the baseline did not reach the target."""
+    """A speed-up, or a difference, and its 95 % interval. A speed-up over what never gets there is infinite."""
 
     value: float
     low: float
@@ -92,6 +94,18 @@ def speed_up(baseline: ArrayLike, arm: ArrayLike, *, resamples: int = 10_000, se
     # Percentiles without interpolation: between a number and infinity there is nothing.
     low, high = np.percentile(ratios, [2.5, 97.5], method="nearest")
     return Ratio(float(value), float(low), float(high))
+
+
+def difference(arm: pd.Series, baseline: pd.Series, *, resamples: int = 10_000, seed: int = 0) -> Ratio:
+    """Mean of arm minus baseline over the seeds that both have (their index), with its interval as in `speed_up`.
+
+    The same seed means the same data in the same order, so seeds are resampled in pairs.
+    """
+    differences = (arm - baseline).dropna().to_numpy()
+    if not len(differences):
+        raise SubcloningError(f"no seed in common: {sorted(arm.index)} and {sorted(baseline.index)}")
+    draws = np.random.default_rng(seed).choice(differences, (resamples, len(differences))).mean(axis=1)
+    return Ratio(float(differences.mean()), *(float(value) for value in np.percentile(draws, [2.5, 97.5])))
 
 
 def best_settings(grid: pd.DataFrame, study: Study) -> pd.DataFrame:

@@ -21,15 +21,17 @@ LABELS = {
     "random_subset": "random subset",
     "inconsistent": "inconsistent",
     "least_important": "least important",
+    "bigger parent": "bigger parent",
 }
 # Okabe and Ito's palette, with grey for the baseline.
 COLOURS = dict(
     zip(
         LABELS,
-        ("0.35", "#0072B2", "#000000", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"),
+        ("0.35", "#0072B2", "#000000", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#8C510A"),
         strict=True,
     )
 )
+SERIES = ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")  # of studies side by side
 STYLE = {
     "font.size": 8,
     "axes.spines.top": False,

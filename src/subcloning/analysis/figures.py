@@ -1,0 +1,121 @@
+"""The paper's figures, one function each, from the committed files below a folder such as experiments/."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from .convergence import convergence_figure, convergence_table, speed_up_figure
+from .parents import blocks_figure, correlations, magnitudes_figure, sorted_scores_figure
+from .results import BIGGER, Evidence, results
+from .studies import STUDIES, fill, markdown, write
+from .style import save
+from .tuning import best_table, tuning_figure
+
+# Study -> (what it is called, experiment whose parent it has).
+MEASURED = {
+    "digits": ("ViT, digits (mini)", "digits_vit"),
+    "gpt2_stdlib": ("GPT-2, stdlib (mini)", "stdlib_gpt2"),
+    "gpt2_stdlib_depth": ("GPT-2, stdlib, less depth (mini)", None),
+    "vit_cifar10_cpu": ("ViT, CIFAR-10 (small)", "cifar10_vit_cpu"),
+    "vit_cifar10": ("ViT, CIFAR-10 (small, GPU)", "cifar10_vit"),
+    "gpt2_books": ("GPT-2, books (small)", "books_gpt2"),
+    "gpt2_books_depth": ("GPT-2, books, less depth (small)", None),
+}
+
+
+def evidence(root: Path) -> list[Evidence]:
+    """Of each study whose runs are there."""
+
+    def read(*parts: str) -> pd.DataFrame | None:
+        file = root.joinpath(*parts)
+        return pd.read_csv(file) if file.exists() else None
+
+    return [
+        Evidence(
+            label,
+            name,
+            STUDIES[name],
+            runs,
+            grid=read(name, "grid.csv"),
+            bigger=read("fig13_parent", f"{name}.csv"),
+            blocks=read("fig02_blocks", f"{parent}.csv"),
+            units=read("fig03_05_06_08_scores", f"{parent}.csv"),
+        )
+        for name, (label, parent) in MEASURED.items()
+        if (runs := read(name, "runs.csv")) is not None
+    ]
+
+
+def convergence(root: Path) -> None:
+    """Fig. 1, 9 and 10: random and subcloned, and the speed-up at each target."""
+    folder = root / "fig01_09_10_convergence"
+    for e in evidence(root):
+        runs = _arms(e.runs, "random", "subclone")
+        save(convergence_figure(runs, e.study), folder / e.folder)
+    save(speed_up_figure({e.name: (e.runs, e.study) for e in evidence(root)}), folder / "speed_up")
+
+
+def blocks(root: Path) -> None:
+    """Fig. 2."""
+    for file in sorted((root / "fig02_blocks").glob("*.csv")):
+        save(blocks_figure(pd.read_csv(file)), file.with_suffix(""))
+
+
+def scores(root: Path) -> None:
+    """Fig. 3, 5, 6 and 8."""
+    for file in sorted((root / "fig03_05_06_08_scores").glob("*.csv")):
+        units = pd.read_csv(file)
+        save(magnitudes_figure(units), file.with_name(f"{file.stem}_layers"))
+        save(sorted_scores_figure(units), file.with_name(f"{file.stem}_sorted"))
+        table = correlations(units).map("{:.2f}".format).reset_index(names="block")
+        write(file.with_name(f"{file.stem}_correlations.md"), markdown(table))
+
+
+def tuning(root: Path) -> None:
+    """Fig. 11 and Table 1."""
+    folder = root / "fig11_tuning"
+    grids = {e.name: (e.grid, e.study) for e in evidence(root) if e.grid is not None}
+    for e in evidence(root):
+        if e.grid is not None:
+            save(tuning_figure(e.grid, e.study), folder / e.folder)
+    write(folder / "table.md", markdown(best_table(grids)))
+
+
+def ablation(folder: str, init: str) -> Callable[[Path], None]:
+    """Random, subcloned without one part, and subcloned."""
+
+    def make(root: Path) -> None:
+        for e in evidence(root):
+            runs = _arms(e.runs, "random", init, "subclone")
+            save(convergence_figure(runs, e.study), root / folder / e.folder)
+            write(root / folder / f"{e.folder}.md", markdown(convergence_table(runs, e.study)))
+
+    return make
+
+
+def parents(root: Path) -> None:
+    """Fig. 13: from the nearer and from the bigger parent."""
+    folder = root / "fig13_parent"
+    for e in evidence(root):
+        if e.bigger is not None:
+            runs = pd.concat([_arms(e.runs, "random", "subclone"), e.bigger.assign(init=BIGGER)])
+            save(convergence_figure(runs, e.study), folder / e.folder)
+            write(folder / f"{e.folder}.md", markdown(convergence_table(runs, e.study)))
+
+
+FIGURES = {
+    "fig01": convergence,
+    "fig02": blocks,
+    "fig03": scores,
+    "fig11": tuning,
+    "fig12": ablation("fig12_scaling", "subclone_no_scaling"),
+    "fig13": parents,
+    "fig14": ablation("fig14_reordering", "subclone_no_reordering"),
+    "results": lambda root: fill(root / "RESULTS.md", "claims", results(evidence(root))),
+}
+ALIASES = {"fig05": "fig03", "fig06": "fig03", "fig08": "fig03", "fig09": "fig01", "fig10": "fig01"}
+
+
+def _arms(runs: pd.DataFrame, *inits: str) -> pd.DataFrame:
+    return runs[runs["init"].isin(inits)]

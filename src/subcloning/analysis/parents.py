@@ -1,0 +1,154 @@
+"""What a trained parent looks like inside, measured without training: the paper's Fig. 2, 3, 5, 6 and 8."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer
+from torch import nn
+
+from ..axes import Anatomy
+from ..scores import score
+from .style import figure
+
+TOP = 50  # units, of those that the paper shows
+
+
+def measure_units(cfg: DictConfig) -> pd.DataFrame:
+    """Scores of the parent of `cfg` (configs/train.yaml): axis, block, unit, score, one row each."""
+    model = instantiate(cfg.parent, _convert_="all").trained()
+    scores = score(model, instantiate(cfg.data, _convert_="all").scoring_batches(0, 1))
+    rows = [
+        {"axis": axis, "block": int(block), "unit": unit, "score": value}
+        for key, means in scores.means.items()
+        for axis, block in [key.split(".")]
+        for unit, value in enumerate(means.tolist())
+    ]
+    return pd.DataFrame(rows)
+
+
+def measure_blocks(cfg: DictConfig) -> pd.DataFrame:
+    """What each block of the parent of `cfg` does, on its validation data; nothing is trained.
+
+    Columns: block; share, the mean over tokens of |f(x)| / |x + f(x)|; loss, of the whole parent; removed and
+    duplicated, the loss where this block is left out, or applied twice.
+    """
+    parent = instantiate(cfg.parent, _convert_="all")
+    data = instantiate(cfg.data, _convert_="all")
+    model = parent.trained()
+    module = parent.module(model, OmegaConf.to_container(cfg.optim, resolve=True), data, fused=False)
+    anatomy = Anatomy(model)
+    template = anatomy.family.probes["residual"].module
+    blocks = [model.get_submodule(template.format(block=i)) for i in range(anatomy.depth)]
+    trainer = Trainer(**instantiate(cfg.trainer), logger=False, enable_progress_bar=False, enable_model_summary=False)
+
+    def loss() -> float:
+        trainer.validate(module, data, verbose=False)
+        return trainer.callback_metrics["val_loss"].item()
+
+    shares: list[list[float]] = [[] for _ in blocks]
+
+    def measuring(i):
+        def hook(x, y, again):
+            shares[i].append(((y - x).norm(dim=-1) / y.norm(dim=-1)).mean().item())
+            return y
+
+        return hook
+
+    with hooked({block: measuring(i) for i, block in enumerate(blocks)}):
+        whole = loss()
+    rows = []
+    for i, block in enumerate(blocks):
+        row = {"block": i, "share": float(np.mean(shares[i])), "loss": whole}
+        for name, change in {"removed": lambda x, y, again: x, "duplicated": lambda x, y, again: again(y)}.items():
+            with hooked({block: change}):
+                row[name] = loss()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@contextmanager
+def hooked(changes: dict[nn.Module, object]):
+    """Within, each block puts out change(x, y, again): x went in, y came out, and again(x) applies the block."""
+
+    def hook_of(change):
+        def hook(block, args, kwargs, output):
+            rest = output[1:] if isinstance(output, tuple) else None
+            y = output if rest is None else output[0]
+
+            def again(x):
+                out = block.forward(x, *args[1:], **kwargs)
+                return out if rest is None else out[0]
+
+            y = change(args[0], y, again)
+            return y if rest is None else (y, *rest)
+
+        return hook
+
+    handles = [block.register_forward_hook(hook_of(change), with_kwargs=True) for block, change in changes.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def correlations(units: pd.DataFrame) -> pd.DataFrame:
+    """(blocks, blocks) rank correlations of the residual scores."""
+    return _residual(units).corr("spearman")
+
+
+def _residual(units: pd.DataFrame) -> pd.DataFrame:
+    """(units, blocks)"""
+    return units[units["axis"] == "residual"].pivot_table(index="unit", columns="block", values="score")
+
+
+def blocks_figure(blocks: pd.DataFrame):
+    """Fig. 2: the share of each block's branch in the stream, and the loss without it or with it twice."""
+    fig, (left, right) = figure(columns=2, panels=2)
+    left.bar(blocks["block"], blocks["share"], color="#0072B2")
+    left.set(xlabel="block", ylabel=r"$|f(x)|\,/\,|x + f(x)|$")
+    right.plot(blocks["block"], blocks["removed"], marker="o", markersize=3, color="#D55E00", label="removed")
+    right.plot(blocks["block"], blocks["duplicated"], marker="s", markersize=3, color="#0072B2", label="duplicated")
+    right.axhline(blocks["loss"][0], color="0.35", linewidth=0.6, linestyle=":", label="whole parent")
+    right.set(xlabel="block", ylabel="validation loss, without training", yscale="log")
+    right.legend()
+    return fig
+
+
+def magnitudes_figure(units: pd.DataFrame):
+    """Fig. 3: the mean magnitude of each neuron of the residual stream in one block against another."""
+    table = _residual(units)
+    last = table.columns[-1]
+    pairs = [(0, last // 2), (last // 2, last), (0, last)]
+    fig, axes = figure(columns=2, panels=3)
+    for ax, (a, b) in zip(axes, pairs, strict=True):
+        ax.loglog(table[a], table[b], ".", markersize=3, color="#0072B2", alpha=0.6, markeredgewidth=0)
+        rho = table[a].corr(table[b], "spearman")
+        ax.set(xlabel=f"mean magnitude, block {a}", ylabel=f"block {b}", title=f"rank correlation {rho:.2f}")
+    return fig
+
+
+def sorted_scores_figure(units: pd.DataFrame):
+    """Fig. 5, 6 and 8: hidden units and heads of each block, and the stream's shared scores, in order; largest is 1."""
+    fig, axes = figure(columns=2, panels=3)
+    shades = np.linspace(0.85, 0.1, units["block"].max() + 1)
+    for ax, axis in zip(axes, ("hidden", "head"), strict=False):
+        for block, own in units[units["axis"] == axis].groupby("block"):
+            scores = np.sort(own["score"])[::-1][:TOP]
+            colour = (0, 0.447 * (1 - shades[block]) + 0.2 * shades[block], 0.698, 1 - 0.8 * shades[block])
+            ends = block in (0, units["block"].max())
+            ax.plot(
+                range(1, len(scores) + 1), scores / scores[0], color=colour, label=f"block {block}" if ends else None
+            )
+    axes[0].set(xlabel="hidden unit, in order", ylabel="score over the largest")
+    axes[1].set(xlabel="head, in order", xticks=range(1, 1 + int(units.loc[units["axis"] == "head", "unit"].max() + 1)))
+    axes[1].legend()
+    shared = np.sort(_residual(units).sum(axis=1))[::-1][:TOP]
+    axes[2].plot(range(1, len(shared) + 1), shared / shared[0], color="0.2")
+    axes[2].set(xlabel="neuron of the stream, in order")
+    for ax in axes:
+        ax.set_ylim(0, 1.05)
+    return fig

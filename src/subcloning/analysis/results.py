@@ -1,0 +1,270 @@
+"""The paper's claims against what was measured: experiments/RESULTS.md, from committed files alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from .convergence import BASELINE, quality_text
+from .parents import correlations
+from .speedup import Ratio, Study, best_settings, difference, final, speed_up, times_to_target
+
+REPRODUCED, PARTLY, NOT, WAITING = "reproduced", "partly", "not reproduced", "not yet run"
+BIGGER = "bigger parent"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured of one study, in `folder` of experiments.
+
+    runs, grid: as `collect` writes them. bigger: runs of the child of a bigger parent. blocks, units: what
+    `measure_blocks` and `measure_units` say of the parent.
+    """
+
+    name: str
+    folder: str
+    study: Study
+    runs: pd.DataFrame
+    grid: pd.DataFrame | None = None
+    bigger: pd.DataFrame | None = None
+    blocks: pd.DataFrame | None = None
+    units: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """ours: the measured number. seeds: of each arm; 0 where there are none."""
+
+    ours: str
+    verdict: str
+    seeds: int = 0
+
+
+def early_speed_up(e: Evidence) -> Finding:
+    """Reproduced where the interval is above 1 and reaches 4; partly where it is only above 1."""
+    ratio = _faster(e, e.study.target, BASELINE, "subclone")
+    verdict = NOT if not ratio.low > 1 else REPRODUCED if ratio.high >= 4 else PARTLY
+    return Finding(f"{_times(ratio)} to {_target(e)}", verdict, _seeds(e))
+
+
+def better_end(e: Evidence) -> Finding:
+    """Reproduced where the difference at the end of the budget is in favour, with its interval."""
+    gain = difference(*(_end(e, init) for init in ("subclone", BASELINE)))
+    quality = [quality_text(e.study.sign * _end(e, init).mean(), e.study) for init in ("subclone", BASELINE)]
+    return Finding(f"{quality[0]} against {quality[1]}", REPRODUCED if gain.low > 0 else NOT, _seeds(e))
+
+
+def lower_optimum(e: Evidence) -> Finding | None:
+    """Reproduced where both are at most a quarter of random's; partly where one is lower and the other no higher."""
+    if e.grid is None:
+        return None
+    best = best_settings(e.grid, e.study).loc[[BASELINE, "subclone"], ["lr", "weight_decay"]]
+    factors = best.loc[BASELINE] / best.loc["subclone"]
+    text = ", ".join(
+        f"{name} {best.loc['subclone', key]:g} against {best.loc[BASELINE, key]:g}"
+        for name, key in (("LR", "lr"), ("WD", "weight_decay"))
+    )
+    verdict = REPRODUCED if factors.min() >= 4 else PARTLY if factors.min() >= 1 and factors.max() > 1 else NOT
+    return Finding(text, verdict, e.grid["seed"].nunique())
+
+
+def without(ablation: str) -> Callable[[Evidence], Finding | None]:
+    """Is subclone better than its ablation? Reproduced: faster and better at the end; partly: one, the other open."""
+
+    def find(e: Evidence) -> Finding | None:
+        return _against(e, e.runs, ablation) if ablation in set(e.runs["init"]) else None
+
+    return find
+
+
+def nearer_parent(e: Evidence) -> Finding | None:
+    """Does the child of the nearer parent do better than that of the bigger one? Judged as `without`."""
+    if e.bigger is None:
+        return None
+    return _against(e, pd.concat([e.runs, e.bigger.assign(init=BIGGER)]), BIGGER)
+
+
+def middle_blocks(e: Evidence) -> Finding | None:
+    """Reproduced where removing, and duplicating, cost least in the middle: at no end, and less than the ends do."""
+    if e.blocks is None:
+        return None
+    middle = []
+    for name in ("removed", "duplicated"):
+        cost = (e.blocks[name] - e.blocks["loss"]).to_numpy()
+        middle.append(0 < cost.argmin() < len(cost) - 1 and cost[1:-1].mean() < cost[[0, -1]].mean())
+    removed, duplicated = (e.blocks[name].idxmin() for name in ("removed", "duplicated"))
+    text = f"of {len(e.blocks)} blocks (from 0), {removed} costs least to remove and {duplicated} to duplicate"
+    return Finding(text, REPRODUCED if all(middle) else PARTLY if any(middle) else NOT)
+
+
+def correlated_layers(e: Evidence) -> Finding | None:
+    """Reproduced where the mean rank correlation of two blocks' magnitudes is 0.7 or more; partly from 0.3."""
+    if e.units is None:
+        return None
+    table = correlations(e.units).to_numpy()
+    pairs = table[np.triu_indices_from(table, 1)]
+    verdict = REPRODUCED if pairs.mean() >= 0.7 else PARTLY if pairs.mean() >= 0.3 else NOT
+    return Finding(f"mean {pairs.mean():.2f}, from {pairs.min():.2f} to {pairs.max():.2f}", verdict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """waiting: (scale, command) of what was not run."""
+
+    text: str
+    figure: str
+    folder: str
+    paper: str
+    find: Callable[[Evidence], Finding | None]
+    waiting: tuple[tuple[str, str], ...]
+
+
+_CIFAR = ("small, ViT on CIFAR-10", "experiments/run.sh vit_cifar10 experiments data=cifar10_folder")
+_BOOKS = ("small, GPT-2 on books", "experiments/run.sh gpt2_books,gpt2_books_depth experiments")
+
+
+def _paper(experiment: str) -> tuple[str, str]:
+    return "paper", f"python -m subcloning.submit cluster=mine experiment={experiment}"
+
+
+def _measured(figure: str, *experiments: str) -> tuple[tuple[str, str], ...]:
+    return tuple(("paper", f"python -m subcloning.analysis {figure} experiment={name}") for name in experiments)
+
+
+CLAIMS = (
+    Claim(
+        "Subcloning reaches an early quality about four times sooner",
+        "Fig. 1, 9, 10",
+        "fig01_09_10_convergence",
+        "4 times (70 % top-1 after 10 epochs instead of 40)",
+        early_speed_up,
+        (_CIFAR, _BOOKS, _paper("fig09_vit"), _paper("fig10_gpt2")),
+    ),
+    Claim(
+        "It is better at the end of a limited budget",
+        "Fig. 1, 9, 10",
+        "fig01_09_10_convergence",
+        "yes, in the plots",
+        better_end,
+        (_CIFAR, _BOOKS, _paper("fig09_vit"), _paper("fig10_gpt2")),
+    ),
+    Claim(
+        "Its best learning rate and weight decay are far lower",
+        "Fig. 11, Table 1",
+        "fig11_tuning",
+        "ViT: LR 0.0001 against 0.002, WD 0.005 against 0.2; GPT-2: LR 0.0001 for both, WD 0.001 against 0.1",
+        lower_optimum,
+        (_CIFAR, _BOOKS, _paper("fig11_lr_wd")),
+    ),
+    Claim(
+        "Scaling the weights by sqrt(d/d') helps",
+        "Fig. 12",
+        "fig12_scaling",
+        "clearly, in the plot",
+        without("subclone_no_scaling"),
+        (_CIFAR, _BOOKS, _paper("fig12_scaling")),
+    ),
+    Claim(
+        "Keeping the important neurons is better than keeping the first",
+        "Fig. 14",
+        "fig14_reordering",
+        "notably, in the plot",
+        without("subclone_no_reordering"),
+        (_CIFAR, _BOOKS, _paper("fig14_reordering")),
+    ),
+    Claim(
+        "A nearer parent is better than a bigger one",
+        "Fig. 13",
+        "fig13_parent",
+        "yes, in the plot: GPT-2 large before XL",
+        nearer_parent,
+        (_paper("fig13_parent"),),
+    ),
+    Claim(
+        "The middle blocks are the cheapest to remove or duplicate",
+        "Fig. 2",
+        "fig02_blocks",
+        "yes, in the plot",
+        middle_blocks,
+        _measured("fig02", "fig09_vit", "fig10_gpt2"),
+    ),
+    Claim(
+        "Magnitudes of neurons are correlated between layers",
+        "Fig. 3",
+        "fig03_05_06_08_scores",
+        "strongly, in the plot",
+        correlated_layers,
+        _measured("fig03", "fig09_vit", "fig10_gpt2"),
+    ),
+)
+
+
+def results(evidence: list[Evidence]) -> str:
+    """What RESULTS.md says of all claims."""
+    parts = [_overview(evidence)]
+    for claim in CLAIMS:
+        rule = " ".join(claim.find.__doc__.split()) if claim.find.__doc__ else " ".join(without.__doc__.split())
+        rows = [("study", "ours", "seeds", "verdict")]
+        for e in evidence:
+            finding = claim.find(e)
+            if finding:
+                rows.append((f"[{e.name}]({e.folder})", finding.ours, str(finding.seeds or "-"), finding.verdict))
+        rows += [(scale, f"`{command}`", "-", WAITING) for scale, command in claim.waiting]
+        parts.append(
+            f"## {claim.text}\n\n{claim.figure}; [figures]({claim.folder}). The paper: {claim.paper}.\n\n"
+            f"{_markdown(rows)}\nRule: {rule}\n"
+        )
+    return "\n".join(parts)
+
+
+def _overview(evidence: list[Evidence]) -> str:
+    rows = [("claim", *(e.name for e in evidence))]
+    for claim in CLAIMS:
+        found = [claim.find(e) for e in evidence]
+        rows.append((claim.text, *(finding.verdict if finding else "-" for finding in found)))
+    return _markdown(rows)
+
+
+def _markdown(rows: list[tuple[str, ...]]) -> str:
+    lines = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _against(e: Evidence, runs: pd.DataFrame, other: str) -> Finding:
+    """How much better subclone is than `other`: sooner at the early target, and better at the end."""
+    e = Evidence(e.name, e.folder, e.study, runs)
+    ratio = _faster(e, e.study.target, other, "subclone")
+    gain = difference(_end(e, "subclone"), _end(e, other))
+    sooner, better = ratio.low > 1, gain.low > 0
+    worse = ratio.high < 1 or gain.high < 0
+    verdict = REPRODUCED if sooner and better else PARTLY if (sooner or better) and not worse else NOT
+    end = " against ".join(quality_text(e.study.sign * _end(e, init).mean(), e.study) for init in ("subclone", other))
+    unit = "points" if e.study.sign > 0 else "nats"
+    scale = 100 if e.study.sign > 0 else 1
+    gained = f"{scale * gain.value:+.{1 if scale == 100 else 3}f} {unit}"
+    interval = f"[{scale * gain.low:+.{1 if scale == 100 else 3}f}, {scale * gain.high:+.{1 if scale == 100 else 3}f}]"
+    return Finding(f"{_times(ratio)} to {_target(e)}; at the end {end}, {gained} {interval}", verdict, _seeds(e))
+
+
+def _faster(e: Evidence, target: float, slow: str, fast: str) -> Ratio:
+    times = times_to_target(e.runs, e.study, target)
+    return speed_up(times[slow], times[fast])
+
+
+def _end(e: Evidence, init: str) -> pd.Series:
+    """seed -> the metric at the end, larger is better."""
+    return e.study.sign * final(e.runs, e.study)[init].droplevel(["lr", "weight_decay"])
+
+
+def _target(e: Evidence) -> str:
+    text = quality_text(e.study.target, e.study, digits=0)
+    return text if e.study.sign > 0 else f"perplexity {text}"
+
+
+def _times(ratio: Ratio) -> str:
+    return f"{ratio.value:.2g} times as fast [{ratio.low:.2g}, {ratio.high:.2g}]"
+
+
+def _seeds(e: Evidence) -> int:
+    return int(e.runs.groupby("init")["seed"].nunique().min())
