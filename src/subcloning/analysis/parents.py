@@ -11,6 +11,7 @@ from torch import nn
 
 from ..axes import Anatomy
 from ..scores import score
+from ..training.run import quieten
 from .style import figure
 
 TOP = 50  # units, of those that the paper shows
@@ -35,6 +36,7 @@ def measure_blocks(cfg: DictConfig) -> pd.DataFrame:
     Columns: block; share, the mean over tokens of |f(x)| / |x + f(x)|; loss, of the whole parent; removed and
     duplicated, the loss where this block is left out, or applied twice.
     """
+    quieten()
     parent = instantiate(cfg.parent, _convert_="all")
     data = instantiate(cfg.data, _convert_="all")
     model = parent.trained()

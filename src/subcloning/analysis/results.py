@@ -42,7 +42,7 @@ class Finding:
 
 
 def early_speed_up(e: Evidence) -> Finding:
-    """Reproduced where the interval is above 1 and reaches 4; partly where it is only above 1."""
+    """Reproduced where the interval is above 1 and reaches 4, or is above that; partly where it is only above 1."""
     ratio = _faster(e, e.study.target, BASELINE, "subclone")
     verdict = NOT if not ratio.low > 1 else REPRODUCED if ratio.high >= 4 else PARTLY
     return Finding(f"{_times(ratio)} to {_target(e)}", verdict, _seeds(e))
@@ -70,7 +70,9 @@ def lower_optimum(e: Evidence) -> Finding | None:
 
 
 def without(ablation: str) -> Callable[[Evidence], Finding | None]:
-    """Is subclone better than its ablation? Reproduced: faster and better at the end; partly: one, the other open."""
+    """Reproduced where subclone is sooner at the early target and better at the end, both with their intervals; partly
+    where one is in favour and the other open; not where one speaks against it, or neither in favour.
+    """
 
     def find(e: Evidence) -> Finding | None:
         return _against(e, e.runs, ablation) if ablation in set(e.runs["init"]) else None
@@ -79,7 +81,7 @@ def without(ablation: str) -> Callable[[Evidence], Finding | None]:
 
 
 def nearer_parent(e: Evidence) -> Finding | None:
-    """Does the child of the nearer parent do better than that of the bigger one? Judged as `without`."""
+    """Judged as the two ablations, with the bigger parent's child in the place of the ablation."""
     if e.bigger is None:
         return None
     return _against(e, pd.concat([e.runs, e.bigger.assign(init=BIGGER)]), BIGGER)
@@ -204,7 +206,7 @@ def results(evidence: list[Evidence]) -> str:
     """What RESULTS.md says of all claims."""
     parts = [_overview(evidence)]
     for claim in CLAIMS:
-        rule = " ".join(claim.find.__doc__.split()) if claim.find.__doc__ else " ".join(without.__doc__.split())
+        rule = " ".join((claim.find.__doc__ or without.__doc__).split())
         rows = [("study", "ours", "seeds", "verdict")]
         for e in evidence:
             finding = claim.find(e)
@@ -263,7 +265,7 @@ def _target(e: Evidence) -> str:
 
 
 def _times(ratio: Ratio) -> str:
-    return f"{ratio.value:.2g} times as fast [{ratio.low:.2g}, {ratio.high:.2g}]"
+    return f"{ratio.value:.3g} times as fast [{ratio.low:.3g}, {ratio.high:.3g}]"
 
 
 def _seeds(e: Evidence) -> int:

@@ -30,7 +30,7 @@ STUDIES = {
 
 
 def markdown(table: pd.DataFrame) -> str:
-    rows = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
+    rows = [list(map(str, table.columns)), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 

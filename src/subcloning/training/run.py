@@ -53,7 +53,7 @@ def _run(cfg: DictConfig, folder: Path) -> dict:
         print(f"done before: {folder}")
         return json.loads(summary_file.read_text())
 
-    _quieten()
+    quieten()
     history = History(folder / "metrics.csv")
     parent = instantiate(cfg.parent, _convert_="all")
     shape = {key: value for key, value in cfg.destination.items() if key != "name"}
@@ -201,7 +201,7 @@ def _trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], validatio
     )
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """One line per run is enough: Lightning's hints about workers and devices do not apply to data like ours."""
     transformers.utils.logging.disable_progress_bar()
     for name in ("pytorch_lightning", "timm"):
