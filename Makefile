@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo demo-gpt2 test test-slurm lock
+.PHONY: demo demo-gpt2 figures study-mini test test-slurm lock
 
 demo: .venv/installed
 	$(PY) -m subcloning.train experiment=digits_parent
@@ -17,6 +17,14 @@ demo-gpt2: .venv/installed
 	$(PY) -m subcloning.train -m experiment=gpt2_demo hydra/launcher=local
 	$(PY) -m subcloning.collect gpt2_demo --into runs/gpt2_demo/report
 	$(PY) -m subcloning.analysis gpt2_stdlib --folder runs/gpt2_demo/report
+
+# All tables and figures of experiments/ from the committed runs, without training.
+figures: .venv/installed
+	$(PY) -m subcloning.analysis
+
+# All studies of mini scale from nothing: three hours on 2 cores. Stopped at any point, it goes on where it was.
+study-mini: .venv/installed
+	$(PY) experiments/mini.py
 
 test: .venv/installed
 	.venv/bin/ruff check

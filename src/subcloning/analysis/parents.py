@@ -12,7 +12,7 @@ from torch import nn
 from ..axes import Anatomy
 from ..scores import score
 from ..training.run import quieten
-from .style import figure
+from .style import figure, plain_log
 
 TOP = 50  # units, of those that the paper shows
 
@@ -115,7 +115,8 @@ def blocks_figure(blocks: pd.DataFrame):
     right.plot(blocks["block"], blocks["removed"], marker="o", markersize=3, color="#D55E00", label="removed")
     right.plot(blocks["block"], blocks["duplicated"], marker="s", markersize=3, color="#0072B2", label="duplicated")
     right.axhline(blocks["loss"][0], color="0.35", linewidth=0.6, linestyle=":", label="whole parent")
-    right.set(xlabel="block", ylabel="validation loss, without training", yscale="log")
+    right.set(xlabel="block", ylabel="validation loss, without training")
+    plain_log(right.yaxis)
     right.legend()
     return fig
 
@@ -127,7 +128,8 @@ def magnitudes_figure(units: pd.DataFrame):
     pairs = [(0, last // 2), (last // 2, last), (0, last)]
     fig, axes = figure(columns=2, panels=3)
     for ax, (a, b) in zip(axes, pairs, strict=True):
-        ax.loglog(table[a], table[b], ".", markersize=3, color="#0072B2", alpha=0.6, markeredgewidth=0)
+        ax.plot(table[a], table[b], ".", markersize=3, color="#0072B2", alpha=0.6, markeredgewidth=0)
+        plain_log(ax.xaxis, ax.yaxis)
         rho = table[a].corr(table[b], "spearman")
         ax.set(xlabel=f"mean magnitude, block {a}", ylabel=f"block {b}", title=f"rank correlation {rho:.2f}")
     return fig

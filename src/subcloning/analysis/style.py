@@ -6,7 +6,9 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from ..files import atomic
 
@@ -34,6 +36,7 @@ COLOURS = dict(
 SERIES = ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")  # of studies side by side
 STYLE = {
     "font.size": 8,
+    "axes.titlesize": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
@@ -50,6 +53,15 @@ def figure(columns: int = 1, panels: int = 1):
     mpl.rcParams.update(STYLE)
     fig, axes = plt.subplots(1, panels, figsize=(WIDTHS[columns], 2.4), layout="constrained", squeeze=False)
     return fig, axes[0]
+
+
+def plain_log(*axes: Axis) -> None:
+    """Logarithmic axes whose ticks are plain numbers, for ranges of less than a decade too."""
+    for axis in axes:
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5), numticks=9))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
 
 
 def save(fig: Figure, path: Path) -> None:

@@ -1,10 +1,11 @@
 """Which learning rate and weight decay does each init mode like? The paper's Fig. 11 and Table 1."""
 
 import pandas as pd
+from matplotlib.ticker import NullLocator
 
 from .convergence import quality_text, time_text
 from .speedup import SETTING, Study, best_settings, final, times_to_target
-from .style import COLOURS, LABELS, figure
+from .style import COLOURS, LABELS, figure, plain_log
 
 DASHES = ("-", "--", ":", "-.")
 
@@ -51,10 +52,11 @@ def tuning_figure(grid: pd.DataFrame, study: Study):
             ax.fill_between(line.index, line["min"], line["max"], color=COLOURS[init], alpha=0.12, linewidth=0)
         chosen = tuple(best.loc[init, ["lr", "weight_decay"]])
         ax.plot(chosen[0], last.loc[(init, *chosen), "mean"], "*", color=COLOURS[init], markersize=9)
-    ax.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="validation loss at the end")
+    ax.set(xscale="log", xlabel="learning rate", ylabel="validation loss at the end")
+    plain_log(ax.yaxis)
     rates = sorted(grid["lr"].unique())
     ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
-    ax.minorticks_off()
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.legend(fontsize=6)
     return fig
 

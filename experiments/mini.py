@@ -1,0 +1,75 @@
+"""All studies of mini scale, from parents to RESULTS.md: `make study-mini`. What is done is not done again.
+
+Says before each step which it is, and about how long all that is left will take, by the pace so far.
+"""
+
+import subprocess
+import sys
+import time
+
+SWEEP = ["-m", "hydra/launcher=local", "logger=csv"]
+
+
+def train(experiment: str, *options: str) -> list[str]:
+    return ["subcloning.train", *options, f"experiment={experiment}"]
+
+
+def collect(experiment: str, folder: str, stem: str = "runs") -> list[str]:
+    return ["subcloning.collect", experiment, "--into", f"experiments/{folder}", "--stem", stem]
+
+
+def decay(init: str, lr: str, *others: str) -> list[str]:
+    return train("gpt2_stdlib_grid", *SWEEP, f"init={init}", f"optim.lr={lr}", f"optim.weight_decay={','.join(others)}")
+
+
+# Minutes on 2 cores, and the arguments of python -m.
+STEPS = [
+    (1, train("digits_parent", "logger=csv")),
+    (60, train("digits_grid", *SWEEP)),
+    (0, collect("digits_grid", "digits", "grid")),
+    (5, train("digits", *SWEEP)),
+    (0, collect("digits", "digits")),
+    (5, train("digits_big_parent", "logger=csv")),
+    (4, train("fig13_digits_grid", *SWEEP)),
+    (0, collect("fig13_digits_grid", "fig13_parent", "digits_grid")),
+    (2, train("fig13_digits", *SWEEP)),
+    (0, collect("fig13_digits", "fig13_parent", "digits")),
+    (15, train("gpt2_stdlib_parent", "logger=csv")),
+    (25, train("gpt2_stdlib_grid", *SWEEP)),
+    (2, decay("random", "2e-3", "0.01", "0.5")),
+    (2, decay("subclone", "4e-3", "0.01", "0.5")),
+    (2, decay("subclone_head_unscaled", "4e-3", "0.01", "0.5")),
+    (2, decay("subclone_no_scaling", "4e-3", "0.01", "0.5")),
+    (2, decay("subclone_no_reordering", "4e-3", "0.01", "0.5")),
+    (0, collect("gpt2_stdlib_grid", "gpt2_stdlib", "grid")),
+    (10, train("gpt2_stdlib", *SWEEP)),
+    (0, collect("gpt2_stdlib", "gpt2_stdlib")),
+    (6, train("gpt2_stdlib_depth", *SWEEP)),
+    (0, collect("gpt2_stdlib_depth", "gpt2_stdlib_depth")),
+    (28, train("gpt2_stdlib_big_parent", "logger=csv")),
+    (6, train("fig13_gpt2_stdlib_grid", *SWEEP)),
+    (0, collect("fig13_gpt2_stdlib_grid", "fig13_parent", "gpt2_stdlib_grid")),
+    (3, train("fig13_gpt2_stdlib", *SWEEP)),
+    (0, collect("fig13_gpt2_stdlib", "fig13_parent", "gpt2_stdlib")),
+    *(
+        (1, ["subcloning.analysis", figure, f"experiment={experiment}", "--folder", "experiments"])
+        for figure in ("fig02", "fig03")
+        for experiment in ("digits", "gpt2_stdlib")
+    ),
+    (1, ["subcloning.analysis"]),
+]
+
+
+def main() -> None:
+    began, planned = time.monotonic(), 0
+    for number, (minutes, command) in enumerate(STEPS, 1):
+        elapsed = (time.monotonic() - began) / 60
+        pace = elapsed / planned if planned >= 5 else 1
+        left = pace * sum(minutes for minutes, _ in STEPS[number - 1 :])
+        print(f"\n[{number}/{len(STEPS)}] about {left:.0f} minutes left: {' '.join(command)}", flush=True)
+        subprocess.run([sys.executable, "-m", *command], check=True)
+        planned += minutes
+
+
+if __name__ == "__main__":
+    main()
