@@ -11,10 +11,10 @@ FOLDER/PARENT.csv and figures beside it (default: runs/analysis).
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from ..axes import SubcloningError
 from ..files import atomic
@@ -38,13 +38,11 @@ def everything(root: Path) -> None:
         make(root)
 
 
-def measure(name: str, overrides: list[str], root: Path) -> Path:
-    """Measure the parent that `overrides` compose, and draw; return the file."""
+def measure(name: str, cfg: DictConfig, root: Path) -> Path:
+    """Measure the parent of `cfg` (configs/train.yaml), and draw; return the file."""
     if name not in OF_PARENTS:
         raise SubcloningError(f"{name} is of runs, not of a parent: only {', '.join(OF_PARENTS)} can be measured")
     function, folder, draw = OF_PARENTS[name]
-    with initialize_config_dir(str(Path(__file__).parents[3] / "configs"), version_base="1.3"):
-        cfg = compose("train", overrides=overrides)
     file = root / folder / f"{cfg.parent.name}.csv"
     table = function(cfg)
     with atomic(file) as temporary:
@@ -63,8 +61,9 @@ def main() -> None:
     name = ALIASES.get(args.name, args.name)
     root = args.folder or Path("experiments")
     if args.overrides:
-        runs = Path(os.environ.get("SUBCLONING_RUNS", "runs"))
-        print(measure(name, args.overrides, args.folder or runs / "analysis"))
+        with initialize_config_dir(str(Path(__file__).parents[3] / "configs"), version_base="1.3"):
+            cfg = compose("train", overrides=args.overrides)
+        print(measure(name, cfg, args.folder or Path(cfg.runs) / "analysis"))
     elif name is None:
         everything(root)
     elif name in FIGURES:
