@@ -3,9 +3,6 @@
 from pathlib import Path
 
 import matplotlib as mpl
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
@@ -51,8 +48,8 @@ WIDTHS = {1: 3.25, 2: 6.75}  # inches
 def figure(columns: int = 1, panels: int = 1):
     """(figure, array of axes) with `panels` side by side over one or two paper columns."""
     mpl.rcParams.update(STYLE)
-    fig, axes = plt.subplots(1, panels, figsize=(WIDTHS[columns], 2.4), layout="constrained", squeeze=False)
-    return fig, axes[0]
+    fig = Figure(figsize=(WIDTHS[columns], 2.4), layout="constrained")
+    return fig, fig.subplots(1, panels, squeeze=False)[0]
 
 
 def plain_log(*axes: Axis) -> None:
@@ -69,4 +66,3 @@ def save(fig: Figure, path: Path) -> None:
     for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None, "Producer": None})):
         with atomic(path.with_suffix(suffix)) as temporary:
             fig.savefig(temporary, format=suffix[1:], metadata=metadata)
-    plt.close(fig)
