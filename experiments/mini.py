@@ -48,6 +48,7 @@ STEPS = [
     (0, collect("gpt2_stdlib_depth", "gpt2_stdlib_depth")),
     (28, train("gpt2_stdlib_big_parent", "logger=csv")),
     (6, train("fig13_gpt2_stdlib_grid", *SWEEP)),
+    (2, train("fig13_gpt2_stdlib_grid", *SWEEP, "optim.lr=4e-3", "optim.weight_decay=0.01")),
     (0, collect("fig13_gpt2_stdlib_grid", "fig13_parent", "gpt2_stdlib_grid")),
     (3, train("fig13_gpt2_stdlib", *SWEEP)),
     (0, collect("fig13_gpt2_stdlib", "fig13_parent", "gpt2_stdlib")),

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning import Callback
 
 from subcloning import Plan, SubcloningError
-from subcloning.collect import collect
+from subcloning.collect import collect, from_folders
 from subcloning.data.augment import BatchTransform, Recipe
 from subcloning.families.vit import resized
 from subcloning.training import run as run_module
@@ -217,18 +217,18 @@ def test_batch_larger_than_the_data(config):
 def test_collect(config, parent, tmp_path):
     for init in ("random", "subclone"):
         run(config(*parent, f"init={init}", "optim.epochs=1"))
-    table = collect(tmp_path / "runs" / "digits", tmp_path / "out")
+    table = collect(from_folders(tmp_path / "runs" / "digits"), tmp_path / "out")
     assert pd.read_csv(tmp_path / "out" / "runs.csv").shape == table.shape == (4, 9)
     provenance = json.loads((tmp_path / "out" / "runs_provenance.json").read_text())
     assert provenance["common"]["config.parent.name"] == "digits_vit"
     assert [run["config.init.name"] for run in provenance["runs"]] == ["random", "subclone"]
     before = (tmp_path / "out" / "runs.csv").read_bytes()
     run(config(*parent, "init=random", "optim.epochs=1", "optim.lr=3e-3"))  # not at its tuned setting: left out
-    collect(tmp_path / "runs" / "digits", tmp_path / "out")
+    collect(from_folders(tmp_path / "runs" / "digits"), tmp_path / "out")
     assert (tmp_path / "out" / "runs.csv").read_bytes() == before
     run(config(*parent, "init=random", "optim.epochs=1", "destination=full"))
     with pytest.raises(SubcloningError, match="runs of several parents and destinations"):
-        collect(tmp_path / "runs" / "digits", tmp_path / "out")
+        collect(from_folders(tmp_path / "runs" / "digits"), tmp_path / "out")
     assert (tmp_path / "out" / "runs.csv").read_bytes() == before
-    with pytest.raises(SubcloningError, match="no finished run below"):
-        collect(tmp_path / "nothing", tmp_path / "out")
+    with pytest.raises(SubcloningError, match="no finished run: "):
+        collect(from_folders(tmp_path / "nothing"), tmp_path / "out")

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from test_interruptions import Signals
 
+from subcloning import SubcloningError
+from subcloning.collect import collect, from_folders, from_wandb, from_wandb_files
 from subcloning.sync import sync, sync_table
 from subcloning.training.interruptions import Interrupted
 from subcloning.training.run import run
@@ -77,6 +80,51 @@ def test_table_of_a_study(tmp_path):
     sync_table("digits", file, "offline")
     (table,) = tmp_path.glob("wandb/offline-run-*/files/media/table/table_*.json")
     assert json.loads(table.read_text())["data"] == [["random", 93.4], ["subclone", 96.5]]
+
+
+@pytest.mark.parametrize("writer", ["logger", "sync"])
+def test_collected_from_wandb_is_collected_from_the_folders(config, during, tmp_path, writer):
+    """An interrupted run included, whose offline files are in pieces."""
+    logger = "wandb_offline" if writer == "logger" else "csv"
+
+    def cfg(seed):
+        return config("experiment=digits_parent", *TINY, "optim.epochs=3", f"logger={logger}", f"seed={seed}")
+
+    run(cfg(0))
+    with pytest.raises(Interrupted), during(Signals([30], signal.SIGUSR1)):
+        run(cfg(1))
+    run(cfg(1))
+    if writer == "sync":
+        for seed in (0, 1):
+            sync(Path(cfg(seed).run_dir), "offline")
+    source = tmp_path / "runs"
+    collect(from_folders(source / "digits_parent"), tmp_path / "folders")
+    collect(from_wandb_files(source, "digits_parent"), tmp_path / "files")
+    for name in ("runs.csv", "runs_provenance.json"):
+        one, other = ((tmp_path / place / name).read_text() for place in ("folders", "files"))
+        assert one.splitlines() == other.splitlines()
+    with pytest.raises(SubcloningError, match="no finished run"):
+        collect(from_wandb_files(source, "another"), tmp_path / "none")
+
+
+def test_collected_from_wandb_online(config, tmp_path, monkeypatch):
+    """Through W&B's own API, whose answers are made up here from the offline files: there is no server."""
+    cfg = config("experiment=digits_parent", *TINY, "optim.epochs=2", "logger=wandb_offline")
+    run(cfg)
+    folder = Path(cfg.run_dir)
+    said = inspect(folder, "--summary")
+    rows = [record["history"]["item"] for record in inspect(folder) if record.get("type") == "history"]
+    answer = SimpleNamespace(name=cfg.run, config=said["config"], summary=said["summary"], scan_history=lambda: rows)
+
+    class Api:
+        def runs(self, project, filters):
+            assert (project, filters) == ("me/mine", {"config.name": "digits_parent", "state": "finished"})
+            return [answer]
+
+    monkeypatch.setattr("wandb.Api", Api)
+    collect(from_wandb("me/mine", "digits_parent"), tmp_path / "online")
+    collect(from_folders(tmp_path / "runs"), tmp_path / "folders")
+    assert (tmp_path / "online" / "runs.csv").read_text() == (tmp_path / "folders" / "runs.csv").read_text()
 
 
 def test_interrupted_offline_run_is_in_pieces_of_one_id(config, during):

@@ -15,6 +15,7 @@ import yaml
 from .axes import SubcloningError
 from .files import atomic
 from .plan import Plan
+from .training.record import CURVE
 
 
 def sync(folder: Path, mode: str = "online") -> int:
@@ -35,7 +36,7 @@ def sync(folder: Path, mode: str = "online") -> int:
         project=(config["logger"]["wandb"] or {}).get("project", "subcloning"),
         id=config["run"].replace("/", "--"),
         name=config["run"],
-        config=config,
+        config=config | {"provenance": json.loads((folder / "provenance.json").read_text())},
         resume="allow",
         dir=folder,
         mode=mode,
@@ -43,7 +44,8 @@ def sync(folder: Path, mode: str = "online") -> int:
         if not sent["rows"] and (folder / "plan.safetensors").exists():
             run.log({"plan": plan_table(Plan.load(folder / "plan.safetensors"))}, step=0)
         for row in new:
-            run.log({key: value for key, value in row.items() if pd.notna(value)}, step=int(row["step"]))
+            known = {key: value for key, value in row.items() if pd.notna(value)}
+            run.log(known | {f"{CURVE}{key}": value for key, value in known.items()}, step=int(row["step"]))
         if finished:
             run.summary.update(json.loads((folder / "summary.json").read_text()))
     with atomic(mark) as temporary:

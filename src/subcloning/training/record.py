@@ -16,6 +16,7 @@ from pytorch_lightning import Callback
 from ..files import atomic
 
 SNAPSHOT = "snapshot.json"  # beside src, in a copy of the code: what it is a copy of
+CURVE = "curve/"  # before the names of a row of metrics.csv, where W&B gets it
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "transformers", "hydra-core", "numpy")
 
 
@@ -82,6 +83,9 @@ class History(Callback):
     def _add(self, trainer, module) -> None:
         metrics = {key: value.item() for key, value in sorted(trainer.callback_metrics.items())}
         self.rows.append({**module.progress(trainer.global_step), "step": trainer.global_step, **metrics})
+        if trainer.logger:
+            row = {f"{CURVE}{key}": value for key, value in self.rows[-1].items()}
+            trainer.logger.log_metrics(row, trainer.global_step)
         if trainer.is_global_zero:
             with atomic(self.path) as temporary:
                 pd.DataFrame(self.rows).to_csv(temporary, index=False, float_format="%.6g")

@@ -75,7 +75,9 @@ def _run(cfg: DictConfig, folder: Path) -> dict:
     if not checkpoint:
         trainer.callbacks.append(Start(cfg, parent, data, folder))
         if trainer.is_global_zero:
-            write_json(folder / "provenance.json", provenance(data.provenance))
+            write_json(folder / "provenance.json", origin := provenance(data.provenance))
+            if trainer.logger:
+                trainer.logger.experiment.config.update({"provenance": origin}, allow_val_change=True)
     if cfg.compile:
         model.compile()  # in place: the names of the parameters stay
     trainer.accumulate_grad_batches = accumulation(data.batch_size, trainer.world_size, cfg.micro_batch)
