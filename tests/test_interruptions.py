@@ -126,11 +126,19 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(digits, during, monke
     record_property("interruptions", 1)
 
 
-def test_a_second_process_waits_for_the_first(digits):
+@pytest.fixture
+def server():
+    """Forks of a process without threads, which has the libraries: a fork of this one may find its locks taken."""
+    server = multiprocessing.get_context("forkserver")
+    modules = ("training.run", "training.classification", "data.digits")
+    server.set_forkserver_preload([f"subcloning.{name}" for name in modules])
+    return server
+
+
+def test_a_second_process_waits_for_the_first(digits, server):
     """And finds that the run is done."""
     cfg = digits("shared", 2)
     OmegaConf.resolve(cfg)
-    server = multiprocessing.get_context("forkserver")
     said = Path(cfg.run_dir).parent / "said"
     with alone_in(cfg.run_dir):
         second = server.Process(target=run_saying, args=(cfg, said))
@@ -215,15 +223,11 @@ def saved_since(began, folder):
         return False
 
 
-def test_killed_twenty_times(digits, record_property):
+def test_killed_twenty_times(digits, server, record_property):
     """kill -9 at random moments, in the middle of writing too, until twenty have struck; then to the end."""
     undisturbed, disturbed = digits("undisturbed", 40), digits("disturbed", 40)
     OmegaConf.resolve(disturbed)  # the other processes have the environment of when their server began
     run(undisturbed)
-    # Forks of a process without threads, which has the libraries: a fork of this one may find its locks taken.
-    server = multiprocessing.get_context("forkserver")
-    modules = ("training.run", "training.classification", "data.digits")
-    server.set_forkserver_preload([f"subcloning.{name}" for name in modules])
     draw, end = random.Random(0), time.time() + 300
     folder, kills, writing, starts = Path(disturbed.run_dir), 0, 0, 0
     while not (folder / "summary.json").exists():

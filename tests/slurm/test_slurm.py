@@ -81,7 +81,7 @@ def wait(sweep: Path, condition, seconds: int = 240):
     while not condition(table := status(sweep)):
         hurry()
         if time.time() > end:
-            logs = "\n".join(f"{log}:\n{log.read_text()[-3000:]}" for log in (sweep / "logs").iterdir())
+            logs = "\n".join(f"{log}:\n{log.read_text(errors='replace')[-3000:]}" for log in (sweep / "logs").iterdir())
             pytest.fail(f"waited {seconds} s for\n{table.to_string()}\n{logs}")
         time.sleep(0.5)
     return table
@@ -185,7 +185,7 @@ def test_signal_and_kill_are_survived_bit_for_bit(sweep, undisturbed, record_pro
     wait(folder, lambda _: epochs(run_dir) >= 3)
     time.sleep(random.uniform(0, 0.5))
     subprocess.run(["scancel", "--signal=USR1", job_of(folder)], check=True)
-    wait(folder, lambda _: "stopped by SIGUSR1" in (folder / "logs" / "0.out").read_text())
+    wait(folder, lambda _: "stopped by SIGUSR1" in (folder / "logs" / "0.out").read_text(errors="replace"))
     reached = epochs(run_dir)
     wait(folder, lambda _: epochs(run_dir) > reached + 1)
     for pid in processes(folder):
@@ -193,7 +193,7 @@ def test_signal_and_kill_are_survived_bit_for_bit(sweep, undisturbed, record_pro
     wait(folder, lambda table: states(table) != ["running"])
     assert epochs(run_dir) < 40
     assert states(wait(folder, lambda table: states(table) == ["done"])) == ["done"]
-    assert (folder / "logs" / "0.out").read_text().count("stopped by SIGUSR1") == 1
+    assert (folder / "logs" / "0.out").read_text(errors="replace").count("stopped by SIGUSR1") == 1
     assert_same(run_dir, undisturbed)
     record_property("interruptions", 2)
 

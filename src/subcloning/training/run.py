@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -172,7 +173,8 @@ def _trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], validatio
     )
     callbacks = [Throughput(), SeededSteps(cfg.seed), *callbacks, checkpoints]
     sweeping = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    if not sweeping:
+    watched = sys.stderr.isatty() and not sweeping  # in a job's log a progress bar is noise
+    if watched:
         callbacks.append(TQDMProgressBar(leave=False))
     plugins = [SafeCheckpoints()]
     if SLURMEnvironment.detect():
@@ -194,7 +196,7 @@ def _trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], validatio
         callbacks=callbacks,
         plugins=plugins,
         logger=logger,
-        enable_progress_bar=not sweeping,
+        enable_progress_bar=watched,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         inference_mode=False,  # metrics updated before and during fit must be ordinary tensors
