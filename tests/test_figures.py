@@ -248,11 +248,10 @@ def test_steps_of_the_mini_studies_are_runs_that_exist(monkeypatch, tmp_path):
     mini = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(mini)
     names, collected = set(), set()
-    for minutes, (module, *arguments) in mini.STEPS:
+    for _, (module, *arguments) in mini.STEPS:
         if module == "subcloning.train":
-            runs = expand([word for word in arguments if word != "-m"])
+            runs = expand([*(word for word in arguments if word != "-m"), "seed=0"])
             assert len(runs) == 1 or "-m" in arguments
-            assert minutes * 60 > 2 * len(runs)
             names.add(runs[0].name)
         elif module == "subcloning.collect":
             collected.add(arguments[0])

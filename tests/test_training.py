@@ -88,7 +88,7 @@ def test_run_leaves_its_record(config, parent, init):
     summary = run(cfg)
     folder = Path(cfg.run_dir)
     found = {path.name for path in folder.iterdir()}
-    expected = {"config.yaml", "provenance.json", "metrics.csv", "last.ckpt", "model", "summary.json"}
+    expected = {".lock", "config.yaml", "provenance.json", "metrics.csv", "last.ckpt", "model", "summary.json"}
     assert found == expected | ({"plan.safetensors"} if init != "random" else set())
     assert json.loads((folder / "summary.json").read_text()) == summary
     curve = pd.read_csv(folder / "metrics.csv")
