@@ -29,7 +29,7 @@ study-mini: .venv/installed
 test: .venv/installed
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses=2 --dist=loadgroup
 
 # Sweeps on a real SLURM, which this brings up and takes down again: for root on a Debian machine that you can spare.
 test-slurm: .venv/installed

@@ -205,6 +205,7 @@ class AfterFirst(Callback):
 
 
 @pytest.mark.parametrize("experiment", PAPER_SCALE)
+@pytest.mark.xdist_group("large")  # one at a time, for their memory
 def test_dry_run_at_full_size(config, experiment, during, monkeypatch, tmp_path):
     """Score, plan, subclone, a step, validation, checkpoint; and from there again another step."""
     monkeypatch.setenv("SUBCLONING_IMAGES", str(Path(tmp_path).parent / "images"))  # made up once

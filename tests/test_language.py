@@ -283,6 +283,7 @@ def gpt2_tokenizer(folder):
 
 @pytest.mark.skipif(memory() < 20, reason=f"needs 20 GiB of memory, this machine has {memory():.0f}")
 @pytest.mark.parametrize("name", ["gpt2_large", "gpt2_xl"])
+@pytest.mark.xdist_group("large")  # one at a time, for their memory
 def test_real_size(config, name, tmp_path):
     """GPT-2 large or XL to medium in float32, saved for plain transformers; one optimiser step with a context of 64."""
     cfg = config("experiment=fig10_gpt2", f"parent={name}", "parent.weights=null")

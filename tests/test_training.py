@@ -22,7 +22,8 @@ from subcloning.training import run as run_module
 from subcloning.training.classification import ImageClassifier
 from subcloning.training.run import run
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
 TINY = ["logger=csv", "parent.model.embed_dim=16", "parent.model.num_heads=4", "parent.model.depth=2"]
 
 
@@ -61,14 +62,14 @@ def commands(file):
 DOCUMENTS = [
     "README.md",
     "slurm/README.md",
-    *(f"experiments/{name}/README.md" for name in ("digits", "gpt2_stdlib", "vit_cifar10_cpu")),
+    *sorted(str(file.relative_to(ROOT)) for file in ROOT.glob("experiments/*/README.md")),
     *(f"configs/experiment/{name}.yaml" for name in names("experiment")),
 ]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_documented_commands_compose(config, document):
-    found = commands(CONFIGS.parent / document)
+    found = commands(ROOT / document)
     assert found
     for overrides in found:
         OmegaConf.resolve(config(*overrides))

@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +11,7 @@ import pytest
 from test_interruptions import Signals
 
 from subcloning import SubcloningError
-from subcloning.collect import collect, from_folders, from_wandb, from_wandb_files
+from subcloning.collect import _inspect, collect, from_folders, from_wandb, from_wandb_files
 from subcloning.sync import sync, sync_table
 from subcloning.training.interruptions import Interrupted
 from subcloning.training.run import run
@@ -26,9 +24,8 @@ def inspect(folder: Path, *options: str, piece: Path | None = None):
     logs = piece
     if not piece:
         (logs,) = folder.glob("wandb/offline-run-*")
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", *options, str(logs)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return json.loads(said) if options else [json.loads(line) for line in said.splitlines()]
+    said = _inspect(logs, *options)
+    return said[0] if options else said
 
 
 def history(folder: Path, piece: Path | None = None) -> pd.DataFrame:

@@ -64,7 +64,7 @@ up() {
         running "$root/run/slurmd.n$i.pid" || setsid nsenter --net="/run/netns/n$i" unshare --uts \
             sh -c "hostname n$i && exec slurmd -N n$i" < /dev/null > "$root/log/slurmd.n$i.out" 2>&1
     done
-    for _ in $(seq 200); do
+    for _ in $(seq 600); do
         [[ $(sinfo --noheader --Node --format='%t' 2> /dev/null | grep -c idle) == "$nodes" ]] && return
         sleep 0.1
     done

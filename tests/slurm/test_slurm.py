@@ -75,7 +75,7 @@ def sweep(folder, request):
     subprocess.run(["scancel", "--name", name], check=True)
 
 
-def wait(sweep: Path, condition, seconds: int = 240):
+def wait(sweep: Path, condition, seconds: int = 400):
     """Until `condition(status)` holds."""
     end = time.time() + seconds
     while not condition(table := status(sweep)):
@@ -91,7 +91,7 @@ def hurry() -> None:
     """A requeued job would wait for two minutes, which SLURM fixes: bid it start now."""
     command = ["squeue", "--noheader", "--array", "--states=PENDING", "--format=%i %r"]
     for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
-        job, reason = line.split()
+        job, reason = line.split(maxsplit=1)  # a reason can be a sentence
         if reason == "BeginTime":
             subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
 

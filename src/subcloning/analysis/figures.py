@@ -12,7 +12,7 @@ from .studies import STUDIES, fill, markdown, write
 from .style import save
 from .tuning import best_table, tuning_figure
 
-# Study -> (what it is called, experiment whose parent it has).
+# Study -> (what it is called, its parent; none where another study has the same one).
 MEASURED = {
     "digits": ("ViT, digits (mini)", "digits_vit"),
     "gpt2_stdlib": ("GPT-2, stdlib (mini)", "stdlib_gpt2"),

@@ -10,7 +10,7 @@ from pytorch_lightning import Trainer
 from torch import nn
 
 from ..axes import Anatomy
-from ..scores import score
+from ..scores import Scores, score
 from ..training.run import quieten
 from .style import figure, plain_log
 
@@ -18,9 +18,13 @@ TOP = 50  # units, of those that the paper shows
 
 
 def measure_units(cfg: DictConfig) -> pd.DataFrame:
-    """Scores of the parent of `cfg` (configs/train.yaml): axis, block, unit, score, one row each."""
+    """Scores of the parent of `cfg` (configs/train.yaml), as `unit_table`."""
     model = instantiate(cfg.parent, _convert_="all").trained()
-    scores = score(model, instantiate(cfg.data, _convert_="all").scoring_batches(0, 1))
+    return unit_table(score(model, instantiate(cfg.data, _convert_="all").scoring_batches(0, 1)))
+
+
+def unit_table(scores: Scores) -> pd.DataFrame:
+    """The scores as a table: axis, block, unit, score, one row each."""
     rows = [
         {"axis": axis, "block": int(block), "unit": unit, "score": value}
         for key, means in scores.means.items()

@@ -1,7 +1,7 @@
 """The paper's claims against what was measured: experiments/RESULTS.md, from committed files alone."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ import pandas as pd
 from .convergence import BASELINE, quality_text
 from .parents import correlations
 from .speedup import Ratio, Study, best_settings, difference, final, speed_up, times_to_target
+from .studies import markdown
 
 REPRODUCED, PARTLY, NOT, WAITING = "reproduced", "partly", "not reproduced", "not yet run"
 BIGGER = "bigger parent"
@@ -207,7 +208,7 @@ def results(evidence: list[Evidence]) -> str:
     parts = [_overview(evidence)]
     for claim in CLAIMS:
         rule = " ".join((claim.find.__doc__ or without.__doc__).split())
-        rows = [("study", "ours", "seeds", "verdict")]
+        rows = []
         for e in evidence:
             finding = claim.find(e)
             if finding:
@@ -215,38 +216,34 @@ def results(evidence: list[Evidence]) -> str:
         rows += [(scale, f"`{command}`", "-", WAITING) for scale, command in claim.waiting]
         parts.append(
             f"## {claim.text}\n\n{claim.figure}; [figures]({claim.folder}). The paper: {claim.paper}.\n\n"
-            f"{_markdown(rows)}\nRule: {rule}\n"
+            f"{markdown(pd.DataFrame(rows, columns=['study', 'ours', 'seeds', 'verdict']))}\nRule: {rule}\n"
         )
     return "\n".join(parts)
 
 
 def _overview(evidence: list[Evidence]) -> str:
-    rows = [("claim", *(e.name for e in evidence))]
+    rows = []
     for claim in CLAIMS:
         found = [claim.find(e) for e in evidence]
         rows.append((claim.text, *(finding.verdict if finding else "-" for finding in found)))
-    return _markdown(rows)
-
-
-def _markdown(rows: list[tuple[str, ...]]) -> str:
-    lines = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown(pd.DataFrame(rows, columns=["claim", *(e.name for e in evidence)]))
 
 
 def _against(e: Evidence, runs: pd.DataFrame, other: str) -> Finding:
     """How much better subclone is than `other`: sooner at the early target, and better at the end."""
-    e = Evidence(e.name, e.folder, e.study, runs)
+    e = replace(e, runs=runs)
     ratio = _faster(e, e.study.target, other, "subclone")
     gain = difference(_end(e, "subclone"), _end(e, other))
     sooner, better = ratio.low > 1, gain.low > 0
     worse = ratio.high < 1 or gain.high < 0
     verdict = REPRODUCED if sooner and better else PARTLY if (sooner or better) and not worse else NOT
     end = " against ".join(quality_text(e.study.sign * _end(e, init).mean(), e.study) for init in ("subclone", other))
-    unit = "points" if e.study.sign > 0 else "nats"
-    scale = 100 if e.study.sign > 0 else 1
-    gained = f"{scale * gain.value:+.{1 if scale == 100 else 3}f} {unit}"
-    interval = f"[{scale * gain.low:+.{1 if scale == 100 else 3}f}, {scale * gain.high:+.{1 if scale == 100 else 3}f}]"
-    return Finding(f"{_times(ratio)} to {_target(e)}; at the end {end}, {gained} {interval}", verdict, _seeds(e))
+    if e.study.sign > 0:
+        value, low, high = (f"{100 * number:+.1f}" for number in gain)
+        gained = f"{value} points [{low}, {high}]"
+    else:
+        gained = f"{gain.value:+.3f} nats [{gain.low:+.3f}, {gain.high:+.3f}]"
+    return Finding(f"{_times(ratio)} to {_target(e)}; at the end {end}, {gained}", verdict, _seeds(e))
 
 
 def _faster(e: Evidence, target: float, slow: str, fast: str) -> Ratio:
