@@ -62,7 +62,11 @@ def commands(file):
 DOCUMENTS = [
     "README.md",
     "slurm/README.md",
-    *sorted(str(file.relative_to(ROOT)) for file in ROOT.glob("experiments/*/README.md")),
+    *sorted(
+        str(file.relative_to(ROOT))
+        for file in ROOT.glob("experiments/*/README.md")
+        if "subcloning.train" in file.read_text()
+    ),
     *(f"configs/experiment/{name}.yaml" for name in names("experiment")),
 ]
 
