@@ -1,4 +1,6 @@
-"""A new family is a table and its probes: here a residual MLP with RMS norm that no library knows."""
+"""A new family is a table and its probes: here a residual MLP that no library knows."""
+
+from contextlib import contextmanager
 
 import torch
 from tiny import randomise
@@ -9,9 +11,9 @@ from subcloning.axes import FAMILIES
 
 
 class Block(nn.Module):
-    def __init__(self, width, hidden):
+    def __init__(self, width, hidden, norm):
         super().__init__()
-        self.norm = nn.RMSNorm(width)
+        self.norm = norm(width)
         self.up, self.gate = nn.Linear(width, hidden, bias=False), nn.Linear(width, hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
 
@@ -21,16 +23,17 @@ class Block(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    def __init__(self, width, hidden, depth):
+    def __init__(self, width, hidden, depth, norm=nn.RMSNorm):
         super().__init__()
-        self.stem, self.head = nn.Linear(7, width), nn.Linear(width, 3)
-        self.layers = nn.Sequential(*(Block(width, hidden) for _ in range(depth)))
+        self.stem, self.norm, self.head = nn.Linear(7, width), norm(width), nn.Linear(width, 3)
+        self.layers = nn.Sequential(*(Block(width, hidden, norm) for _ in range(depth)))
 
     def forward(self, x):
-        return self.head(self.layers(self.stem(x)))
+        return self.head(self.norm(self.layers(self.stem(x))))
 
 
-def test_a_family_is_a_table():
+@contextmanager
+def residual_mlp():
     family = Family(
         name="residual MLP",
         model_class=f"{__name__}.ResidualMLP",
@@ -38,9 +41,12 @@ def test_a_family_is_a_table():
             "stem.weight": "residual <- feature",
             "stem.bias": "residual",
             "layers.{block}.norm.weight": "residual",
+            "layers.{block}.norm.bias": "residual",
             "layers.{block}.up.weight": "hidden <- residual",
             "layers.{block}.gate.weight": "hidden <- residual",
             "layers.{block}.down.weight": "residual <- hidden",
+            "norm.weight": "residual",
+            "norm.bias": "residual",
             "head.weight": "label <- residual",
             "head.bias": "label",
         },
@@ -49,9 +55,16 @@ def test_a_family_is_a_table():
             "hidden": Probe("layers.{block}.down", "input", "hidden"),
         },
         inner_sizes=lambda model: {},
+        norms={"layers.{block}.norm": ("layers.{block}.up", "layers.{block}.gate"), "norm": ("head",)},
     )
     try:
-        register(family)
+        yield register(family)
+    finally:
+        del FAMILIES[family.model_class]
+
+
+def test_a_family_is_a_table():
+    with residual_mlp():
         parent, child = randomise(ResidualMLP(16, 24, 4)), ResidualMLP(8, 12, 2)
         x = torch.randn(5, 7)
         scores = score(parent, [x])
@@ -60,5 +73,3 @@ def test_a_family_is_a_table():
         kept = scores.of("residual").argsort(descending=True, stable=True)[:8]
         assert torch.equal(child.stem.weight, parent.stem.weight[kept])
         torch.testing.assert_close(child.head.weight, parent.head.weight[:, kept] * 2**0.5)
-    finally:
-        del FAMILIES[family.model_class]

@@ -73,10 +73,14 @@ class Family:
     model_class: full dotted name of the class, so that describing a library does not import it.
     table: parameter name -> axes, in the notation above.
     probes: axis -> where its activations are read. These axes can be cut; all others are kept whole.
+    points: axis -> other places to read it at, by name; several probes of one block are averaged.
     inner_sizes: model -> sizes that tensor shapes alone do not tell, such as `dim` (the head dimension).
     scoring_kwargs: extra arguments of the forward pass while scoring.
     tied: tensor that may share another's values -> tensors that can take its scaling instead, since a factor on the
         shared values would reach the other use too. For a head tied to the embedding: those of the norm before it.
+    norms: each norm of the residual stream -> the linear layers that read its output, into which its gain folds. With
+        `gains`, what a rotation of the stream needs (see `principal`); without them only selection is offered.
+    gains: per-neuron gain on a layer that writes to the stream (LayerScale) -> that layer.
     """
 
     name: str
@@ -84,8 +88,11 @@ class Family:
     table: Mapping[str, str]
     probes: Mapping[str, Probe]
     inner_sizes: Callable[[nn.Module], dict[str, int]]
+    points: Mapping[str, Mapping[str, tuple[Probe, ...]]] = field(default_factory=dict)
     scoring_kwargs: Mapping[str, object] = field(default_factory=dict)
     tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    norms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    gains: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> dict[str, tuple[re.Pattern, Layout]]:

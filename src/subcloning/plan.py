@@ -1,12 +1,13 @@
 """What a child keeps of its parent: a map along each axis that shrinks, and the parent block of each child block.
 
-A map is an index vector, int64 (child size,): the parent's coordinates that the child keeps, in the child's order. Maps
-are looked up from the particular to the general: `blocks.0.mlp.fc1.weight:residual` (one tensor), `hidden.0` (one child
+A map is an index vector, int64 (child size,): the parent's coordinates that the child keeps, in the child's order; or a
+matrix, float32 (child size, parent size), whose rows are directions that it keeps instead (see `principal`). Maps are
+looked up from the particular to the general: `blocks.0.mlp.fc1.weight:residual` (one tensor), `hidden.0` (one child
 block), `residual` (the whole network). An axis without a map is kept whole.
 """
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 
 from .axes import Anatomy, SubcloningError
 from .files import load_tensors, save_tensors
-from .scores import Scores
+from .principal import is_centred, neuronwise, principal_map
+from .scores import STREAM, Scores
 
-SELECTIONS = ("importance", "first", "uniform", "random", "inconsistent", "least")
+SELECTIONS = ("importance", "first", "uniform", "random", "inconsistent", "least", "principal")
+SCORED = ("importance", "least", "principal")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Plan:
     sizes: axis key -> (parent size, child size).
     fresh: child tensors that keep their own initial values, because an axis in `ignored` differs.
     ignored: the axes that were allowed to differ.
+    energy: the share of the residual stream's energy that a matrix along it keeps.
     parent: fingerprint of the parent that the plan was made for; a record, other weights of the same shape may be used.
     """
 
@@ -38,12 +42,17 @@ class Plan:
     sizes: dict[str, tuple[int, int]]
     fresh: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    energy: float = 1.0
     parent: str = ""
     maps: dict[str, Tensor] = field(default_factory=dict)
 
     def map(self, name: str, key: str, axis: str) -> Tensor | None:
         """The map along `axis` of child tensor `name`; `key` is the axis's key there (see `Family.key`)."""
         return self.maps.get(f"{name}:{axis}", self.maps.get(key))
+
+    @property
+    def rotates(self) -> bool:
+        return any(kept.ndim == 2 for kept in self.maps.values())
 
     def save(self, path: str | os.PathLike) -> None:
         header = {key: value for key, value in vars(self).items() if key != "maps"}
@@ -63,6 +72,8 @@ class Plan:
                 continue  # one row stands for all blocks
             if parent == child:
                 kept = "all"
+            elif key in self.maps and self.maps[key].ndim == 2:
+                kept = f"principal directions, {self.energy:.1%} of the energy"
             elif key in self.maps:
                 kept = f"{_abridged(self.maps[key].tolist())}{' in block 0' if block else ''}"
             else:
@@ -80,8 +91,8 @@ def make_plan(
     child: nn.Module,
     scores: Scores | None = None,
     *,
-    select: str = "importance",
-    blocks: Sequence[int] | None = None,
+    select: str | Mapping[str, str] = "importance",
+    blocks: str | Sequence[int] = "middle",
     seed: int = 0,
     ignore_mismatched: Collection[str] = (),
 ) -> Plan:
@@ -93,8 +104,11 @@ def make_plan(
         `uniform`    evenly spaced ones (weight selection, arXiv 2311.18823)
         `random`     a random subset, the same wherever the axis occurs, by `seed`
         `inconsistent` a random subset anew for each tensor, by `seed`: a control that breaks the wiring
-    blocks: the parent block that each child block copies. By default a shallower child loses a run of blocks in the
-        middle (paper 4.2) and a deeper one repeats each of the middle blocks.
+        `principal`  the residual stream's principal directions, and of heads and hidden units the most important;
+                     needs `scores` with the stream's covariance (see `principal`)
+        or one of these for each axis that shrinks, as in {"residual": "uniform", "head": "first", "hidden": "first"}.
+    blocks: the parent block that each child block copies, or which ones a shallower child loses: a run in the `middle`
+        (paper 4.2), the `first` ones, the `last` ones, or `spread` ones. A deeper one repeats the middle blocks.
     ignore_mismatched: axes, such as `label` or `vocab`, that may differ or be missing in the parent; tensors for which
         that is so keep the child's own initial values.
 
@@ -103,8 +117,9 @@ def make_plan(
     """
     p, c = Anatomy(parent), Anatomy(child)
     ignored = {ignore_mismatched} if isinstance(ignore_mismatched, str) else set(ignore_mismatched)
-    _check(p, c, scores, select, ignored)
-    blocks = _default_blocks(p.depth, c.depth) if blocks is None else [int(block) for block in blocks]
+    rules = {axis: select if isinstance(select, str) else select.get(axis, "") for axis in p.family.probes}
+    _check(p, c, scores, rules_of(rules), ignored)
+    blocks = _kept_blocks(blocks, p.depth, c.depth) if isinstance(blocks, str) else [int(block) for block in blocks]
     if len(blocks) != c.depth or not all(0 <= b < p.depth for b in blocks):
         raise SubcloningError(f"blocks {blocks}: expected {c.depth} parent blocks, each from 0 to {p.depth - 1}")
 
@@ -118,7 +133,7 @@ def make_plan(
     fresh = [name for name in c.tensors if any(old != new for a, (old, new) in pairs(name).items() if a in ignored)]
     check_counterparts(p, c, blocks, fresh, ignored)
     generator = torch.Generator().manual_seed(seed)
-    sizes, maps = {"block": (p.depth, c.depth)}, {}
+    sizes, maps, energy = {"block": (p.depth, c.depth)}, {}, 1.0
     for name in c.tensors:
         block = c.blocks[name]
         sizes |= {p.family.key(axis, block): pair for axis, pair in pairs(name).items()}
@@ -129,16 +144,26 @@ def make_plan(
                 continue
             _check_cut(p, name, axis, old, new)
             key = p.family.key(axis, block)
-            if select == "inconsistent":
+            rotates = rules[axis] == "principal" and axis in p.family.shared
+            if rules[axis] == "inconsistent":
                 maps[f"{name}:{axis}"] = _indices("random", old, new, None, generator)
+            elif rotates and c.rows[name] in neuronwise(p.family):  # all of one value, once folded
+                maps[f"{name}:{axis}"] = torch.arange(new)
+            elif rotates and key not in maps:
+                maps[key], energy = principal_map(scores.means[STREAM], new, is_centred(parent))
             elif key not in maps:
                 ranking = scores and scores.of(axis, None if axis in p.family.shared else blocks[block])
                 if ranking is not None and len(ranking) != old:
                     raise SubcloningError(
                         f"the scores are of another parent: {len(ranking)} for {key}, which has {old}"
                     )
-                maps[key] = _indices(select, old, new, ranking, generator)
-    return Plan(p.family.name, select, blocks, sizes, fresh, sorted(ignored), p.fingerprint, maps)
+                maps[key] = _indices(rules[axis], old, new, ranking, generator)
+    rule = select if isinstance(select, str) else " ".join(f"{axis}={rule}" for axis, rule in rules.items())
+    return Plan(p.family.name, rule, blocks, sizes, fresh, sorted(ignored), energy, p.fingerprint, maps)
+
+
+def rules_of(select: str | Mapping[str, str]) -> set[str]:
+    return {select} if isinstance(select, str) else set(select.values())
 
 
 def source_name(child: Anatomy, name: str, blocks: Sequence[int]) -> str:
@@ -153,9 +178,14 @@ def middle(size: int, count: int) -> range:
     return range(start, start + count)
 
 
-def _default_blocks(parent: int, child: int) -> list[int]:
+def _kept_blocks(lost: str, parent: int, child: int) -> list[int]:
+    if lost not in ("middle", "first", "last", "spread"):
+        raise SubcloningError(f"blocks={lost!r}: expected middle, first, last, spread, or the blocks to keep")
     if child <= parent:
-        removed = middle(parent, parent - child)
+        more = parent - child
+        removed = {"middle": middle(parent, more), "first": range(more), "last": range(child, parent)}.get(lost)
+        if removed is None:  # first and last block stay
+            return torch.linspace(0, parent - 1, child, dtype=torch.float64).round().long().tolist()
         return [block for block in range(parent) if block not in removed]
     times, rest = divmod(child, parent)
     return [block for block in range(parent) for _ in range(times + (block in middle(parent, rest)))]
@@ -163,8 +193,8 @@ def _default_blocks(parent: int, child: int) -> list[int]:
 
 def _indices(select: str, old: int, new: int, scores: Tensor | None, generator: torch.Generator) -> Tensor:
     """(new,) distinct indices below `old`; those chosen by score come in the order of their rank."""
-    if select in ("importance", "least"):
-        return scores.argsort(descending=select == "importance", stable=True)[:new].clone()
+    if select in SCORED:
+        return scores.argsort(descending=select != "least", stable=True)[:new].clone()
     if select == "uniform" and old % new:
         return torch.linspace(0, old - 1, new, dtype=torch.float64).round().long()
     if select == "uniform":
@@ -174,13 +204,21 @@ def _indices(select: str, old: int, new: int, scores: Tensor | None, generator: 
     return torch.arange(new)
 
 
-def _check(p: Anatomy, c: Anatomy, scores: Scores | None, select: str, ignored: set[str]) -> None:
+def _check(p: Anatomy, c: Anatomy, scores: Scores | None, rules: set[str], ignored: set[str]) -> None:
     if p.family is not c.family:
         raise SubcloningError(f"parent is a {p.family.name} and child a {c.family.name}: both must be of one family")
-    if select not in SELECTIONS:
-        raise SubcloningError(f"select={select!r}: expected one of {', '.join(SELECTIONS)}")
-    if select in ("importance", "least") and scores is None:
-        raise SubcloningError(f"select={select!r} needs scores: pass score(parent, batches), or select='uniform'")
+    for rule in sorted(rules):
+        if rule not in SELECTIONS:
+            raise SubcloningError(
+                f"select={rule!r}: expected one of {', '.join(SELECTIONS)}, or one of them for each of "
+                f"{', '.join(p.family.probes)}"
+            )
+        if rule in SCORED and scores is None:
+            raise SubcloningError(f"select={rule!r} needs scores: pass score(parent, batches), or select='uniform'")
+        if rule == "principal" and STREAM not in scores.means:
+            raise SubcloningError(
+                "select='principal' needs the stream's covariance: score(parent, batches, stream=True)"
+            )
     if scores and p.fingerprint and scores.parent != p.fingerprint:
         raise SubcloningError(
             f"the scores are of another parent (fingerprint {scores.parent}, this parent's is {p.fingerprint}): "

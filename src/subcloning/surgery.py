@@ -14,8 +14,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .axes import Anatomy, Layout, SubcloningError
-from .plan import Plan, check_counterparts, make_plan, source_name
-from .scores import Scores, score
+from .plan import Plan, check_counterparts, make_plan, rules_of, source_name
+from .principal import folded, is_centred, neuronwise, principal_map
+from .scores import STREAM, Scores, score
 
 
 def subclone(
@@ -24,7 +25,7 @@ def subclone(
     batches: Iterable[Tensor | Mapping[str, object]] | None = None,
     *,
     scores: Scores | None = None,
-    select: str = "importance",
+    select: str | Mapping[str, str] = "importance",
     scale: bool = True,
     scale_tied: bool = True,
     **plan_options,
@@ -35,7 +36,7 @@ def subclone(
     `ignore_mismatched` are those of `make_plan`, `scale` and `scale_tied` those of `apply_plan`.
     """
     if scores is None and batches is not None:
-        scores = score(parent, batches)
+        scores = score(parent, batches, stream="principal" in rules_of(select))
     plan = make_plan(parent, child, scores, select=select, **plan_options)
     return apply_plan(plan, parent, child, scale=scale, scale_tied=scale_tied)
 
@@ -56,6 +57,8 @@ def apply_plan(
     """
     p, c = Anatomy(parent), Anatomy(child)
     _check(plan, p, c)
+    if plan.rotates:
+        p = Anatomy(folded(parent))
     for name, target in c.tensors.items():
         if name in plan.fresh:
             continue
@@ -74,14 +77,20 @@ def transplant(
     inner: Mapping[str, int],
     factor: float,
 ) -> None:
-    """Write `source`, with each axis in `maps` mapped, times `factor` into `target`."""
+    """Write `source`, with each axis in `maps` selected from or rotated, times `factor` into `target`."""
     # Views with one dimension per axis, of parent and child.
     expand = f"{layout.einops} -> {' '.join(layout.axes)}"
     known = {axis: size for axis, size in inner.items() if axis in layout.axes}
     source, target = rearrange(source, expand, **known), rearrange(target, expand, **known)
     for dim, axis in enumerate(layout.axes):
-        if maps[axis] is not None:
-            source = source.index_select(dim, maps[axis].to(source.device))
+        if maps[axis] is None:
+            continue
+        kept = maps[axis].to(source.device)
+        if kept.ndim == 1:
+            source = source.index_select(dim, kept)
+        else:
+            finer = torch.promote_types(source.dtype, kept.dtype)
+            source = torch.tensordot(kept.to(finer), source.to(finer), ([1], [dim])).movedim(0, dim)
     if factor != 1:  # then an axis was cut and this is a copy; scaled in the finer of both dtypes, and rounded once
         source = source.to(torch.promote_types(source.dtype, target.dtype)).mul_(factor)
     target.copy_(source)
@@ -97,6 +106,8 @@ def fan_in_factor(plan: Plan, child: Anatomy, name: str, scale_tied: bool = Fals
         if scale_tied and name in stand_ins and child.aliases.get(tied, tied) != tied:
             keys += [child.family.key(axis, None) for axis in child.family.rows[tied][1].fan_in]
     ratios = [plan.sizes[key][0] / plan.sizes[key][1] for key in keys]
+    if any(key in plan.maps and plan.maps[key].ndim == 2 for key in keys):
+        ratios.append(plan.energy)
     return prod(ratios) ** 0.5
 
 
@@ -112,6 +123,21 @@ def permute(parent: nn.Module, scores: Scores) -> nn.Module:
         if axis in p.family.probes:
             ranking = scores.of(axis, int(block) if block else None)
             plan.maps[key] = ranking.argsort(descending=True, stable=True)
+    return apply_plan(plan, parent, copy.deepcopy(parent))
+
+
+def rotate(parent: nn.Module, scores: Scores) -> nn.Module:
+    """A copy of `parent` with its residual stream rotated to its principal directions; same outputs.
+
+    Up to what `folded` says of a head that is tied to the embedding. scores: with the stream's covariance.
+    """
+    plan = make_plan(parent, parent, scores)
+    size, _ = plan.sizes["residual"]
+    plan.maps["residual"], _ = principal_map(scores.means[STREAM], size, is_centred(parent))
+    anatomy = Anatomy(parent)
+    for name, row in anatomy.rows.items():
+        if row in neuronwise(anatomy.family):
+            plan.maps[f"{name}:residual"] = torch.arange(size)
     return apply_plan(plan, parent, copy.deepcopy(parent))
 
 
@@ -135,7 +161,8 @@ def _check(plan: Plan, p: Anatomy, c: Anatomy) -> None:
                     f"{pair[1]}: make a plan for them"
                 )
             kept = plan.map(name, key, axis)
-            if name not in plan.fresh and pair[0] != pair[1] and (kept is None or len(kept) != pair[1]):
+            wrong = kept is None or len(kept) != pair[1] or kept.shape[1:] not in ((), (pair[0],))
+            if name not in plan.fresh and pair[0] != pair[1] and wrong:
                 raise SubcloningError(
                     f"the plan has no map of {pair[1]} indices for {name}, axis {axis}: make it again"
                 )

@@ -36,6 +36,20 @@ GPT2 = register(
         # Scores need no logits and no cache, which for GPT-2 take more memory than all else together.
         scoring_kwargs={"use_cache": False, "logits_to_keep": 1},
         tied={"lm_head.weight": ("transformer.ln_f.weight", "transformer.ln_f.bias")},
+        points={
+            "residual": {
+                "branch": (
+                    Probe("transformer.h.{block}.attn.c_proj", "output", "residual"),
+                    Probe("transformer.h.{block}.mlp.c_proj", "output", "residual"),
+                )
+            },
+            "hidden": {"activation": (Probe("transformer.h.{block}.mlp.c_proj", "input", "hidden"),)},
+        },
+        norms={
+            "transformer.h.{block}.ln_1": ("transformer.h.{block}.attn.c_attn",),
+            "transformer.h.{block}.ln_2": ("transformer.h.{block}.mlp.c_fc",),
+            "transformer.ln_f": ("lm_head",),
+        },
     )
 )
 

@@ -49,6 +49,26 @@ VIT = register(
             "hidden": Probe("blocks.{block}.mlp.fc1", "output", "hidden"),
         },
         inner_sizes=lambda model: {"qkv": 3, "dim": model.blocks[0].attn.head_dim},
+        points={
+            "residual": {
+                "branch": (
+                    Probe("blocks.{block}.attn.proj", "output", "residual"),
+                    Probe("blocks.{block}.mlp.fc2", "output", "residual"),
+                )
+            },
+            "hidden": {"activation": (Probe("blocks.{block}.mlp.fc2", "input", "hidden"),)},
+        },
+        norms={
+            "norm_pre": (),  # its output is the stream
+            "blocks.{block}.norm1": ("blocks.{block}.attn.qkv",),
+            "blocks.{block}.norm2": ("blocks.{block}.mlp.fc1",),
+            "norm": ("head", "head_dist"),
+            "fc_norm": ("head",),
+        },
+        gains={
+            "blocks.{block}.ls1.gamma": "blocks.{block}.attn.proj",
+            "blocks.{block}.ls2.gamma": "blocks.{block}.mlp.fc2",
+        },
     )
 )
 

@@ -159,6 +159,11 @@ class TimmParent:
             )
         return timm.create_model(**self.model, **self.weights)
 
+    def scoring_loss(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Summed cross-entropy against the model's own prediction: images that score a parent come without labels."""
+        logits = model(images)
+        return F.cross_entropy(logits, logits.argmax(-1), reduction="sum")
+
     def module(self, model: nn.Module, optim: dict, data: ImageData, *, fused: bool) -> ImageClassifier:
         if len(data.classes) != model.num_classes:
             raise SubcloningError(

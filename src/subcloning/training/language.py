@@ -134,6 +134,10 @@ class GPT2Parent:
         place = self.weights.get("path") or self.weights["name"]
         return GPT2LMHeadModel.from_pretrained(place, revision=self.weights.get("revision"), dtype=torch.float32)
 
+    def scoring_loss(self, model: GPT2LMHeadModel, tokens: Tensor) -> Tensor:
+        """Summed cross-entropy of the next token."""
+        return model(tokens, labels=tokens, use_cache=False).loss * tokens.numel()
+
     def module(self, model: GPT2LMHeadModel, optim: dict, data, *, fused: bool) -> LanguageModel:
         config, manifest = model.config, data.corpus.manifest
         if manifest["vocab_size"] > config.vocab_size or manifest["end_of_text"] != config.eos_token_id:

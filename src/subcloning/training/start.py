@@ -1,5 +1,6 @@
 """The beginning of a run: all ranks score, rank 0 subclones, and every rank has the same weights."""
 
+import copy
 import hashlib
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from pytorch_lightning import Callback, Trainer
 from torch import nn
 
 from ..axes import SubcloningError
-from ..plan import Plan, make_plan
+from ..controls import keep_only, match_spread
+from ..plan import SCORED, Plan, make_plan, rules_of
 from ..scores import Scores, score
 from ..surgery import apply_plan
 from ..sync import plan_table
@@ -29,12 +31,12 @@ class Start(Callback):
         if stage != "validate":  # which comes first
             return
         model = module.model
-        scoring = self.cfg.init.select in ("importance", "least")
+        scoring = bool(self.cfg.init.select and rules_of(self.cfg.init.select) & {*SCORED})
         if scoring or (self.cfg.init.select and trainer.is_global_zero):
             parent = self.parent.trained()
             scores = self._scores(trainer, parent) if scoring else None
             if trainer.is_global_zero:
-                plan = subcloned(self.cfg, parent, model, scores)
+                plan = subcloned(self.cfg.init, parent, model, scores, self.cfg.seed, self.data)
                 plan.save(self.folder / "plan.safetensors")
                 if trainer.logger:
                     trainer.logger.experiment.log({"plan": plan_table(plan)})
@@ -45,14 +47,28 @@ class Start(Callback):
     def _scores(self, trainer: Trainer, parent: nn.Module) -> Scores:
         """From the data that all ranks together read once. Only this is worth the device."""
         batches = self.data.scoring_batches(trainer.global_rank, trainer.world_size)
-        scores = score(parent.to(trainer.strategy.root_device), batches)
+        init = self.cfg.init
+        scores = score(
+            parent.to(trainer.strategy.root_device),
+            batches,
+            statistic=init.score.statistic,
+            points=init.score.points,
+            loss=self.parent.scoring_loss if init.score.statistic == "taylor" else None,
+            stream="principal" in rules_of(init.select),
+        )
         parent.cpu()
-        return scores.merge_ranks() if trainer.world_size > 1 else scores
+        scores = scores.merge_ranks() if trainer.world_size > 1 else scores
+        return scores.normalised() if init.score.normalised else scores
 
 
-def subcloned(cfg: DictConfig, parent: nn.Module, child: nn.Module, scores: Scores | None) -> Plan:
-    plan = make_plan(parent, child, scores, select=cfg.init.select, seed=cfg.seed)
-    apply_plan(plan, parent, child, scale=cfg.init.scale, scale_tied=cfg.init.scale_tied)
+def subcloned(init: DictConfig, parent: nn.Module, child: nn.Module, scores: Scores | None, seed: int, data) -> Plan:
+    """Fill `child` as `init` (configs/init) says; return what was kept."""
+    fresh = copy.deepcopy(child)
+    plan = make_plan(parent, child, scores, select=init.select, blocks=init.blocks, seed=seed)
+    apply_plan(plan, parent, child, scale=bool(init.scale), scale_tied=init.scale_tied)
+    if init.scale == "measured":
+        match_spread(plan, parent, child, next(iter(data.scoring_batches())))
+    keep_only(init.keep, child, fresh, seed)
     return plan
 
 

@@ -1,0 +1,174 @@
+"""Rotating the residual stream changes nothing; cutting a rotated one keeps what the principal directions hold."""
+
+import copy
+
+import pytest
+import torch
+from test_new_family import ResidualMLP, residual_mlp
+from tiny import VARIANTS, gpt2, inputs, outputs, randomise, vit
+from torch import nn
+
+from subcloning import Plan, SubcloningError, apply_plan, make_plan, score, subclone
+from subcloning.plan import STREAM
+from subcloning.principal import folded
+from subcloning.surgery import rotate
+
+ROTATABLE = [name for name in VARIANTS if name != "vit_pre_norm"]
+EXACT = [name for name in ROTATABLE if name != "gpt2"]  # whose head is tied to the embedding
+variants = pytest.mark.parametrize("variant", ROTATABLE)
+
+
+def pair(variant, **shape):
+    build, options = VARIANTS[variant]
+    return build(**options), build(**{"heads": 2, "seed": 9} | shape, **options)
+
+
+def scored(parent, x=None):
+    return score(parent, [inputs(parent) if x is None else x], stream=True)
+
+
+@pytest.mark.parametrize("variant", EXACT)
+def test_folding_and_rotating_leave_outputs_unchanged(variant):
+    parent, _ = pair(variant)
+    x = inputs(parent)
+    wanted = outputs(parent, x)
+    torch.testing.assert_close(outputs(folded(parent), x), wanted, atol=1e-5, rtol=1e-5)
+    rotated = rotate(parent, scored(parent))
+    torch.testing.assert_close(outputs(rotated, x), wanted, atol=2e-5, rtol=1e-4)
+    name = "transformer.wpe.weight" if variant.startswith("gpt2") else "pos_embed"
+    assert not torch.allclose(parent.get_parameter(name), rotated.get_parameter(name), atol=0.1)
+
+
+def test_rotating_with_a_tied_head_is_as_exact_as_its_norm_is_even():
+    parent = gpt2()
+    x = inputs(parent)
+    with torch.no_grad():
+        parent.transformer.ln_f.weight.fill_(1.3)
+    torch.testing.assert_close(outputs(rotate(parent, scored(parent)), x), outputs(parent, x), atol=2e-5, rtol=1e-4)
+    with torch.no_grad():
+        parent.transformer.ln_f.weight[::2] = 0.7
+    assert not torch.allclose(outputs(rotate(parent, scored(parent)), x), outputs(parent, x), atol=1e-2)
+
+
+def test_rms_norm_has_no_mean_to_keep():
+    with residual_mlp():
+        parent = randomise(ResidualMLP(16, 24, 4))
+        x = torch.randn(5, 7)
+        torch.testing.assert_close(rotate(parent, scored(parent, x))(x), parent(x), atol=1e-5, rtol=1e-5)
+        plan = make_plan(parent, ResidualMLP(8, 24, 4), scored(parent, x), select="principal")
+        rows = plan.maps["residual"]
+        torch.testing.assert_close(rows @ rows.T, torch.eye(8), atol=1e-5, rtol=0)
+
+
+@variants
+def test_map_is_orthonormal_and_carries_the_mean_to_the_mean(variant):
+    parent, child = pair(variant)
+    scores = scored(parent)
+    plan = make_plan(parent, child, scores, select="principal")
+    rows = plan.maps["residual"]
+    assert rows.shape == plan.sizes["residual"][::-1] == (12, 24)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(12), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rows.mean(0), torch.full((24,), (24 * 12) ** -0.5), atol=1e-5, rtol=0)
+    stream = scores.means[STREAM]
+    kept = (rows @ stream @ rows.T).trace() / stream.trace()
+    assert kept.item() == pytest.approx(plan.energy, abs=1e-5)
+    random = torch.linalg.qr(torch.randn(24, 12, generator=torch.Generator().manual_seed(0))).Q.T
+    assert plan.energy > (random @ stream @ random.T).trace() / stream.trace()
+
+
+def test_stream_is_what_the_norms_see():
+    parent = vit()
+    x = inputs(parent)
+    seen = []
+    norms = [m for b in parent.blocks for m in (b.norm1, b.norm2)] + [parent.norm]
+    for norm in norms:  # without gain and bias, their output is what is wanted
+        norm.register_forward_hook(lambda m, args, out: seen.append((out - m.bias) / m.weight))
+    with torch.no_grad():
+        parent(x)
+    wanted = torch.stack([y.flatten(0, 1).T @ y.flatten(0, 1) / y.shape[:2].numel() for y in seen]).mean(0)
+    torch.testing.assert_close(scored(parent).means[STREAM], wanted, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+def test_a_stream_of_few_directions_is_kept_whole(norm):
+    """What is written lies in 8 directions (and the mean): a child of 9 is exact, scaling and all."""
+    with residual_mlp():
+        parent, child = randomise(ResidualMLP(16, 24, 4, norm)), ResidualMLP(9, 24, 4, norm)
+        directions = torch.linalg.qr(torch.cat([torch.ones(16, 1), torch.randn(16, 8)], dim=1)).Q[:, 1:]
+        with torch.no_grad():
+            for writer in (parent.stem, *(block.down for block in parent.layers)):
+                for parameter in writer.parameters():
+                    parameter.copy_(directions @ directions.T @ parameter)
+            for m in (parent.norm, *(block.norm for block in parent.layers)):
+                if norm is nn.LayerNorm:  # its bias has no layer bias to go to, except at the head
+                    m.bias.zero_()
+            if norm is nn.LayerNorm:
+                parent.stem.bias += 0.7
+        x = torch.randn(50, 7)
+        subclone(parent, child, [x], select="principal")
+        torch.testing.assert_close(child(x), parent(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["vit", "gpt2"])
+def test_better_than_importance_before_training(variant):
+    """On a parent whose stream has directions to keep: the child's outputs are nearer to the parent's."""
+    parent, child = pair(variant, mlp_ratio=4.0)
+    generator = torch.Generator().manual_seed(2)
+    loadings = torch.linalg.qr(torch.randn(24, 24, generator=generator)).Q * torch.logspace(0, -2, 24)
+    mix = loadings @ torch.randn(24, 24, generator=generator) * 24**-0.5
+    with torch.no_grad():
+        for name, parameter in parent.named_parameters():
+            if name.endswith(("pos_embed", "wte.weight", "wpe.weight", "cls_token")):
+                parameter.copy_(parameter @ mix.T * 3)
+    x = inputs(parent, batch=64)
+    scores = scored(parent, x)
+    errors = {}
+    for select in ("principal", "importance"):
+        made = subclone(parent, copy.deepcopy(child), scores=scores, select=select)
+        errors[select] = (outputs(made, x) - outputs(parent, x)).square().mean()
+    assert errors["principal"] < errors["importance"]
+
+
+@variants
+def test_readers_and_norms_of_the_child(variant):
+    """Norms of gain one; each reader by sqrt(d / d') and by the root of the kept energy."""
+    parent, child = pair(variant)
+    plan = make_plan(parent, child, scored(parent), select="principal")
+    apply_plan(plan, parent, child)
+    rows, factor = plan.maps["residual"], (2 * plan.energy) ** 0.5
+    if variant.startswith("gpt2"):
+        norm, reader = child.transformer.h[1].ln_2, child.transformer.h[1].mlp.c_fc.weight.T
+        source, gain = parent.transformer.h[1].mlp.c_fc.weight.T, parent.transformer.h[1].ln_2.weight
+    else:
+        norm, reader = child.blocks[1].norm2, child.blocks[1].mlp.fc1.weight
+        source, gain = parent.blocks[1].mlp.fc1.weight, parent.blocks[1].norm2.weight
+    assert torch.equal(norm.weight, torch.ones(12))
+    assert not norm.bias.any()
+    kept = plan.maps["hidden.1"]
+    torch.testing.assert_close(reader, (source * gain)[kept] @ rows.T * factor, atol=1e-5, rtol=1e-4)
+
+
+def test_plan_is_saved_with_its_rotation(tmp_path):
+    parent, child = pair("vit")
+    plan = make_plan(parent, child, scored(parent), select="principal")
+    plan.save(tmp_path / "plan.safetensors")
+    again = Plan.load(tmp_path / "plan.safetensors")
+    assert again.energy == plan.energy
+    assert "principal directions" in str(again)
+    a, b = (apply_plan(p, parent, copy.deepcopy(child)).state_dict() for p in (plan, again))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_refusals():
+    parent, child = pair("vit")
+    with pytest.raises(SubcloningError, match="stream=True"):
+        make_plan(parent, child, score(parent, [inputs(parent)]), select="principal")
+    parent, child = pair("vit_pre_norm")
+    with pytest.raises(SubcloningError, match=r"cannot be rotated.*norm_pre"):
+        scored(parent)
+    headless = vit(num_classes=0)
+    with pytest.raises(SubcloningError, match="gain of norm folds"):
+        scored(headless)
+    wide = make_plan(vit(heads=6), vit(heads=2), scored(vit(heads=6)), select="principal")
+    with pytest.raises(SubcloningError, match="make a plan for them"):
+        apply_plan(wide, *pair("vit"))
