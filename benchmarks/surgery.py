@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/surgery.py     (about 2 minutes on 2 CPU cores, 10 GiB of memory)
 
-Weights are random: no step's cost depends on their values. All is measured in one process and one run; all but scoring
-are medians of three. Memory is the peak of the process above what it held before the step, by the kernel's own count
-(Linux only).
+Weights are random: no step's cost depends on their values. All is measured in one process and one run; reading, and
+planning and applying a selection, are medians of three. Memory is the peak of the process above what it held before the
+step, by the kernel's own count (Linux only).
 """
 
 import argparse
@@ -101,6 +101,10 @@ def benchmark(name: str) -> list[dict]:
     scores, scoring, scoring_peak = measure(lambda: score(parent, [make_batch()]))
     plan, planning, planning_peak = measure(lambda: make_plan(parent, child, scores), repeats=3)
     _, applying, applying_peak = measure(lambda: apply_plan(plan, parent, child), repeats=3)
+    batch_again = make_batch()
+    stream, scoring_stream, stream_peak = measure(lambda: score(parent, [batch_again], stream=True))
+    rotation, rotating, rotating_peak = measure(lambda: make_plan(parent, child, stream, select="principal"))
+    _, turning, turning_peak = measure(lambda: apply_plan(rotation, parent, child))
     largest = max(size([p]) for p in parent.parameters())
     print(f"{name}: parent {size(parent.parameters()) / GIB:.2f} GiB, child {size(child.parameters()) / GIB:.2f} GiB")
     spent = planning + applying
@@ -114,6 +118,9 @@ def benchmark(name: str) -> list[dict]:
         f"score, {batch}": (scoring, scoring_peak),
         "plan": (planning, planning_peak),
         "apply": (applying, applying_peak),
+        f"score with the stream's covariance, {batch}": (scoring_stream, stream_peak),
+        "plan, principal": (rotating, rotating_peak),
+        "apply, principal": (turning, turning_peak),
     }
     return [
         {"pair": name, "step": step, "s": f"{s:.2f}", "MiB": "-" if m is None else f"{m / 2**20:.0f}"}

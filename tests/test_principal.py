@@ -159,6 +159,16 @@ def test_plan_is_saved_with_its_rotation(tmp_path):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_parent_in_bfloat16_is_rounded_once():
+    parent, child = pair("vit")
+    parent = parent.bfloat16().float()
+    plan = make_plan(parent, child, scored(parent), select="principal")
+    exact = apply_plan(plan, parent, copy.deepcopy(child))
+    rounded = apply_plan(plan, copy.deepcopy(parent).bfloat16(), copy.deepcopy(child))
+    for a, b in zip(exact.parameters(), rounded.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_refusals():
     parent, child = pair("vit")
     with pytest.raises(SubcloningError, match="stream=True"):

@@ -290,11 +290,23 @@ def test_plan_for_a_child_on_the_meta_device(build):
         ("last", 5, 3, [0, 1, 2]),
         ("spread", 6, 4, [0, 2, 3, 5]),
         ("spread", 4, 1, [0]),
-        ("last", 2, 3, [0, 0, 1]),
+        ("last", 2, 3, [0, 1, 1]),
     ],
 )
 def test_kept_blocks(lost, parent, child, blocks):
     assert _kept_blocks(lost, parent, child) == blocks
+
+
+@variants
+def test_a_rule_for_each_axis(variant):
+    parent, child = pair(variant, depth=2)
+    scores = score(parent, [inputs(parent)])
+    plan = make_plan(parent, child, scores, select={"residual": "uniform", "head": "importance", "hidden": "first"})
+    alone = {rule: make_plan(parent, child, scores, select=rule) for rule in ("uniform", "importance", "first")}
+    assert torch.equal(plan.maps["residual"], alone["uniform"].maps["residual"])
+    assert torch.equal(plan.maps["head.1"], alone["importance"].maps["head.1"])
+    assert torch.equal(plan.maps["hidden.1"], alone["first"].maps["hidden.1"])
+    assert "select=residual=uniform head=importance hidden=first" in str(plan)
 
 
 @families

@@ -86,6 +86,8 @@ def test_a_parent_without_a_head_leaves_the_childs_as_it_is():
     ("options", "message"),
     [
         ({"select": "best"}, "select='best': expected one of importance"),
+        ({"select": {"residual": "first"}}, "one of them for each of residual, head, hidden"),
+        ({"select": "first", "blocks": "best"}, "blocks='best': expected middle, first"),
         ({}, "needs scores"),
         ({"select": "least"}, "needs scores"),
         ({"select": "first", "blocks": [0, 1]}, "expected 3 parent blocks"),

@@ -144,3 +144,81 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(SubcloningError, match="holds no scores"):
         Scores.load(tmp_path / "x.safetensors")
+
+
+def stream_of(parent, x):
+    return torch.stack(parent(x, output_hidden_states=True).hidden_states[1:-1])
+
+
+def test_statistics():
+    parent = gpt2()
+    x = inputs(parent, batch=5)
+    with torch.no_grad():
+        stream = stream_of(parent, x).flatten(1, 2)  # block position neuron
+    wanted = {
+        "magnitude": stream.abs().mean(1),
+        "rms": stream.square().mean(1).sqrt(),
+        "variance": stream.var(1, unbiased=False),
+    }
+    for statistic, means in wanted.items():
+        scores = score(parent, x.split(2), statistic=statistic)
+        found = torch.stack([scores.of("residual", block) for block in range(2)])
+        torch.testing.assert_close(found, means, rtol=1e-4, atol=1e-5)
+
+
+def test_taylor_is_what_a_unit_weighs_in_the_loss():
+    parent = gpt2()
+    x = inputs(parent)
+
+    def loss(model, tokens):
+        return model(tokens, labels=tokens).loss
+
+    scores = score(parent, [x], statistic="taylor", loss=loss)
+    kept = []
+    hook = parent.transformer.h[1].register_forward_hook(lambda m, args, out: kept.append(out))
+    value = loss(parent, x)
+    hook.remove()
+    hidden = kept[0][0] if isinstance(kept[0], tuple) else kept[0]
+    (gradient,) = torch.autograd.grad(value, hidden)
+    torch.testing.assert_close(scores.of("residual", 1), (hidden * gradient).abs().mean((0, 1)).detach())
+    assert all(parameter.grad is None for parameter in parent.parameters())
+    assert not scores.means["residual.1"].requires_grad
+
+
+def test_other_points():
+    parent = gpt2()
+    x = inputs(parent)
+    block = parent.transformer.h[1]
+    seen = {}
+    block.attn.c_proj.register_forward_hook(lambda m, args, out: seen.update(attention=out))
+    block.mlp.c_proj.register_forward_hook(lambda m, args, out: seen.update(mlp=out, activation=args[0]))
+    scores = score(parent, [x], points={"residual": "branch", "hidden": "activation"})
+    branch = (seen["attention"].abs() + seen["mlp"].abs()).mean((0, 1)) / 2
+    torch.testing.assert_close(scores.of("residual", 1), branch.detach())
+    torch.testing.assert_close(scores.of("hidden", 1), seen["activation"].abs().mean((0, 1)).detach())
+    assert scores.positions == x.numel()
+
+
+def test_normalised_scores_have_equal_votes():
+    parent = vit()
+    scores = score(parent, [inputs(parent)], stream=True)
+    equal = scores.normalised()
+    for block in range(3):
+        torch.testing.assert_close(equal.of("residual", block).sum(), torch.tensor(1.0))
+        assert torch.equal(equal.of("hidden", block).argsort(), scores.of("hidden", block).argsort())
+    assert torch.equal(equal.means["stream"], scores.means["stream"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"statistic": "median"}, "expected one of magnitude, rms"),
+        ({"statistic": "taylor"}, "no loss"),
+        ({"loss": lambda m, x: m(x).sum()}, "a loss with taylor only"),
+        ({"points": {"hidden": "before"}}, "hidden='before'.*activation"),
+        ({"points": {"head": "branch"}}, "head='branch'"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(SubcloningError, match=message):
+        score(vit(), [inputs(vit())], **options)

@@ -39,9 +39,11 @@ def parent(config, tmp_path):
     return ["experiment=digits", *TINY, f"parent.weights.checkpoint_path='{weights}'"]
 
 
-@pytest.mark.parametrize("experiment", names("experiment"))
-@pytest.mark.parametrize("init", names("init"))
-def test_every_experiment_composes_with_every_init(config, experiment, init):
+@pytest.mark.parametrize(
+    ("experiment", "init"),
+    [("digits", init) for init in names("init")] + [(experiment, "subclone") for experiment in names("experiment")],
+)
+def test_every_experiment_and_every_init_composes(config, experiment, init):
     cfg = config(f"experiment={experiment}", f"init={init}", "optim.lr=1e-3", "optim.weight_decay=0.1")
     OmegaConf.resolve(cfg)
     assert cfg.init.name == init

@@ -52,6 +52,8 @@ def match_spread(plan: Plan, parent: nn.Module, child: nn.Module, batch: Tensor)
     is made equal to the parent's; layer by layer, so that each is measured on what the scaled ones before give it. A
     head that is tied to the embedding stays as it is.
     """
+    if any(map(plan.rotates, plan.maps)):
+        raise SubcloningError("the outputs of a rotated layer are no longer its parent's: scale by sqrt(fan-in ratio)")
     p, c = Anatomy(parent), Anatomy(child)
     cut = [name for name in c.tensors if name not in plan.fresh and fan_in_factor(plan, c, name) != 1]
     sources = {name: source_name(c, name, plan.blocks).removesuffix(".weight") for name in cut}

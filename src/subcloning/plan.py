@@ -50,9 +50,13 @@ class Plan:
         """The map along `axis` of child tensor `name`; `key` is the axis's key there (see `Family.key`)."""
         return self.maps.get(f"{name}:{axis}", self.maps.get(key))
 
+    def rotates(self, key: str) -> bool:
+        """Whether the axis of that key is mapped by a matrix."""
+        return key in self.maps and self.maps[key].ndim == 2
+
     @property
-    def rotates(self) -> bool:
-        return any(kept.ndim == 2 for kept in self.maps.values())
+    def directions(self) -> str:
+        return f"principal directions, {self.energy:.1%} of the energy"
 
     def save(self, path: str | os.PathLike) -> None:
         header = {key: value for key, value in vars(self).items() if key != "maps"}
@@ -72,8 +76,8 @@ class Plan:
                 continue  # one row stands for all blocks
             if parent == child:
                 kept = "all"
-            elif key in self.maps and self.maps[key].ndim == 2:
-                kept = f"principal directions, {self.energy:.1%} of the energy"
+            elif self.rotates(key):
+                kept = self.directions
             elif key in self.maps:
                 kept = f"{_abridged(self.maps[key].tolist())}{' in block 0' if block else ''}"
             else:

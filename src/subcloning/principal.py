@@ -17,7 +17,6 @@ that V keeps, since the child's norms stretch what is left of the stream to full
 """
 
 import copy
-from math import sqrt
 
 import torch
 from torch import Tensor, nn
@@ -62,20 +61,19 @@ def principal_map(stream: Tensor, size: int, keep_mean: bool) -> tuple[Tensor, f
 
     keep_mean: whether the mean direction is kept as such, as LayerNorm needs.
     """
-    stream, d = stream.double(), len(stream)
-    values, vectors = torch.linalg.eigh(stream)
-    if not keep_mean:
-        kept = vectors.flip(1)[:, :size]
-        return kept.T.float().contiguous(), float(values.flip(0)[:size].sum() / values.sum())
-    one = torch.ones(d, 1, dtype=torch.float64)
-    centre = torch.eye(d, dtype=torch.float64) - one @ one.T / d
-    # The ones vector is an eigenvector now: raised above all others it comes last, and is left out.
-    values, vectors = torch.linalg.eigh(centre @ stream @ centre + one @ one.T * (2 * stream.trace() / d))
-    kept = vectors[:, :-1].flip(1)[:, : size - 1]
-    small = torch.ones(size, 1, dtype=torch.float64)
-    basis = torch.linalg.qr(torch.cat([small, torch.eye(size, dtype=torch.float64)[:, 1:]], dim=1)).Q[:, 1:]
-    share = values[:-1].flip(0)[: size - 1].sum() / values[:-1].sum()
-    return (basis @ kept.T + small @ one.T / sqrt(d * size)).float(), float(share)
+    stream = stream.double()
+    mean, small = (torch.full((n, 1), n**-0.5, dtype=stream.dtype) for n in (len(stream), size))  # of length one
+    if keep_mean:
+        centre = torch.eye(len(stream), dtype=stream.dtype) - mean @ mean.T
+        stream = centre @ stream @ centre
+    total, count = stream.trace(), size - keep_mean
+    # The mean direction has the eigenvalue 0 now, and perhaps not alone: lowered, it surely comes last.
+    values, vectors = torch.linalg.eigh(stream - total * mean @ mean.T if keep_mean else stream)
+    rows, energy = vectors.flip(1)[:, :count].T, values.flip(0)[:count].sum() / total
+    if keep_mean:
+        basis = torch.linalg.qr(torch.cat([small, torch.eye(size, dtype=stream.dtype)[:, 1:]], dim=1)).Q[:, 1:]
+        rows = basis @ rows + small @ mean.T
+    return rows.float().contiguous(), float(energy)
 
 
 @torch.no_grad()
@@ -86,6 +84,7 @@ def folded(model: nn.Module) -> nn.Module:
     approximation, as good as that gain is even.
     """
     model = copy.deepcopy(model)
+    model.to(torch.promote_types(next(model.parameters()).dtype, torch.float32))  # to be rounded once, in the child
     anatomy = Anatomy(model)
     tensors = {name: anatomy.tensors[first] for name, first in anatomy.aliases.items()}
 

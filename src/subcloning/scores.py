@@ -13,6 +13,7 @@ from itertools import product
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor, nn
 
@@ -140,8 +141,7 @@ def score(
 
     def listen_to_stream(module, args):
         x = args[0].detach().float().flatten(0, -2)
-        x = x - x.mean(-1, keepdim=True) if keep_mean else x
-        x = x / x.square().mean(-1, keepdim=True).sqrt()
+        x = (F.layer_norm if keep_mean else F.rms_norm)(x, x.shape[-1:], eps=1e-6)
         add(STREAM, x.T @ x * (len(args[0]) / len(x)))
 
     counted = f"{next(axis for axis in probes if len(probes[axis]) == 1)}.0"

@@ -57,7 +57,7 @@ def apply_plan(
     """
     p, c = Anatomy(parent), Anatomy(child)
     _check(plan, p, c)
-    if plan.rotates:
+    if any(map(plan.rotates, plan.maps)):
         p = Anatomy(folded(parent))
     for name, target in c.tensors.items():
         if name in plan.fresh:
@@ -106,7 +106,7 @@ def fan_in_factor(plan: Plan, child: Anatomy, name: str, scale_tied: bool = Fals
         if scale_tied and name in stand_ins and child.aliases.get(tied, tied) != tied:
             keys += [child.family.key(axis, None) for axis in child.family.rows[tied][1].fan_in]
     ratios = [plan.sizes[key][0] / plan.sizes[key][1] for key in keys]
-    if any(key in plan.maps and plan.maps[key].ndim == 2 for key in keys):
+    if any(map(plan.rotates, keys)):
         ratios.append(plan.energy)
     return prod(ratios) ** 0.5
 

@@ -69,7 +69,12 @@ def plan_table(plan: Plan):
     import wandb
 
     rows = [
-        [key, old, new, str(plan.maps[key].tolist() if key in plan.maps else "")]
+        [
+            key,
+            old,
+            new,
+            plan.directions if plan.rotates(key) else str(plan.maps[key].tolist() if key in plan.maps else ""),
+        ]
         for key, (old, new) in plan.sizes.items()
     ]
     return wandb.Table(columns=["axis", "parent", "child", "kept"], data=rows)

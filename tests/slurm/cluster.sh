@@ -101,6 +101,15 @@ EOF
     echo "PartitionName=test Nodes=n[1-$nodes] Default=YES MaxTime=INFINITE State=UP"
 }
 
+mend() { # and back into service, as its administrator would if SLURM does not
+    ip link set "v$1" up
+    for _ in $(seq 300); do
+        [[ $(sinfo --noheader --nodes="$1" --format='%t') == down* ]] || return 0
+        sleep 0.1
+    done
+    scontrol update NodeName="$1" State=RESUME || true # it may be back by now
+}
+
 down() {
     timeout 10 scancel --user root 2> /dev/null || true
     sleep 1
@@ -119,6 +128,6 @@ case ${1:-} in
     up) up ;;
     down) down ;;
     cut) ip link set "v$2" down ;;
-    mend) ip link set "v$2" up ;;
+    mend) mend "$2" ;;
     *) sed -n '2,6p' "$0" && exit 2 ;;
 esac

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from .controls import controls_figure, controls_table
 from .convergence import convergence_figure, convergence_table, speed_up_figure
 from .parents import blocks_figure, correlations, magnitudes_figure, sorted_scores_figure
-from .results import BIGGER, Evidence, results
+from .results import BEYOND, BIGGER, Evidence, results
 from .studies import STUDIES, fill, markdown, write
 from .style import save
 from .tuning import best_table, tuning_figure
@@ -39,6 +40,7 @@ def evidence(root: Path) -> list[Evidence]:
             runs,
             grid=read(name, "grid.csv"),
             bigger=read("fig13_parent", f"{name}.csv"),
+            controls=_with(runs, read("controls", f"{name}.csv")),
             blocks=read("fig02_blocks", f"{parent}.csv"),
             units=read("fig03_05_06_08_scores", f"{parent}.csv"),
         )
@@ -104,6 +106,29 @@ def parents(root: Path) -> None:
             write(folder / f"{e.folder}.md", markdown(convergence_table(runs, e.study)))
 
 
+def controls(root: Path) -> None:
+    """Beyond the paper: what makes subcloning work."""
+    for e in evidence(root):
+        if e.controls is not None:
+            save(controls_figure(e.controls, e.study), root / "controls" / e.folder)
+            write(root / "controls" / f"{e.folder}.md", markdown(controls_table(e.controls, e.study)))
+
+
+def principal(root: Path) -> None:
+    """Beyond the paper: directions of the residual stream instead of neurons."""
+    for e in evidence(root):
+        if e.controls is not None and "principal" in set(e.controls["init"]):
+            runs = _arms(e.controls, "random", "subclone", "principal")
+            save(convergence_figure(runs, e.study), root / "principal" / e.folder)
+            write(root / "principal" / f"{e.folder}.md", markdown(convergence_table(runs, e.study)))
+
+
+def all_results(root: Path) -> None:
+    """RESULTS.md: the paper's claims, and ours."""
+    fill(root / "RESULTS.md", "claims", results(evidence(root)))
+    fill(root / "RESULTS.md", "beyond", results([e for e in evidence(root) if e.controls is not None], BEYOND))
+
+
 FIGURES = {
     "fig01": convergence,
     "fig02": blocks,
@@ -112,9 +137,18 @@ FIGURES = {
     "fig12": ablation("fig12_scaling", "subclone_no_scaling"),
     "fig13": parents,
     "fig14": ablation("fig14_reordering", "subclone_no_reordering"),
-    "results": lambda root: fill(root / "RESULTS.md", "claims", results(evidence(root))),
+    "controls": controls,
+    "principal": principal,
+    "results": all_results,
 }
 ALIASES = {"fig05": "fig03", "fig06": "fig03", "fig08": "fig03", "fig09": "fig01", "fig10": "fig01"}
+
+
+def _with(runs: pd.DataFrame, controls: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Runs of controls, and of the study's own arms that they leave out."""
+    if controls is None:
+        return None
+    return pd.concat([runs[~runs["init"].isin(controls["init"])], controls])
 
 
 def _arms(runs: pd.DataFrame, *inits: str) -> pd.DataFrame:

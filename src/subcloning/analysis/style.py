@@ -21,12 +21,25 @@ LABELS = {
     "inconsistent": "inconsistent",
     "least_important": "least important",
     "bigger parent": "bigger parent",
+    "principal": "principal",
 }
 # Okabe and Ito's palette, with grey for the baseline.
 COLOURS = dict(
     zip(
         LABELS,
-        ("0.35", "#0072B2", "#000000", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#8C510A"),
+        (
+            "0.35",
+            "#0072B2",
+            "#000000",
+            "#D55E00",
+            "#009E73",
+            "#CC79A7",
+            "#E69F00",
+            "#56B4E9",
+            "#F0E442",
+            "#8C510A",
+            "#882255",
+        ),
         strict=True,
     )
 )

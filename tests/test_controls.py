@@ -1,0 +1,142 @@
+"""Controls take away what they say and nothing else, and are compared with subclone seed by seed."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from test_analysis import curves, losses
+from test_properties import equal, pair, state
+from tiny import VARIANTS, gpt2, inputs, outputs, vit
+
+from subcloning import SubcloningError, apply_plan, make_plan, score, subclone
+from subcloning.analysis.controls import comparisons, controls_figure, controls_table
+from subcloning.analysis.results import BEYOND, NOT, REPRODUCED, Evidence, better_than, results
+from subcloning.analysis.speedup import Study
+from subcloning.analysis.studies import STUDIES
+from subcloning.axes import Anatomy
+from subcloning.controls import keep_only, match_spread
+
+variants = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def subcloned(variant):
+    parent, fresh = pair(variant)
+    return subclone(parent, copy.deepcopy(fresh), select="uniform"), fresh
+
+
+@variants
+def test_parts_of_a_child(variant):
+    child, fresh = subcloned(variant)
+    given, before = state(child), state(fresh)
+    in_block = {name: ".blocks." in f".{name}" or ".h." in name for name in given}
+    outside, inside = (state(keep_only(what, copy.deepcopy(child), fresh)) for what in ("embeddings", "blocks"))
+    for name in given:
+        assert torch.equal(outside[name], (before if in_block[name] else given)[name])
+        assert torch.equal(inside[name], (given if in_block[name] else before)[name])
+    assert any(in_block.values())
+    assert equal(state(keep_only("all", copy.deepcopy(child), fresh)), given)
+
+
+@variants
+def test_shuffled_and_spread(variant):
+    child, fresh = subcloned(variant)
+    given, before = state(child), state(fresh)
+    shuffled, again = (state(keep_only("shuffled", copy.deepcopy(child), fresh, seed=1)) for _ in range(2))
+    spread = state(keep_only("spread", copy.deepcopy(child), fresh))
+    assert equal(shuffled, again)
+    for name, tensor in given.items():
+        if tensor.squeeze().ndim > 1:
+            assert not torch.equal(shuffled[name], tensor)
+            assert torch.equal(shuffled[name].flatten().sort().values, tensor.flatten().sort().values)
+            torch.testing.assert_close(spread[name].std(), tensor.std())
+            torch.testing.assert_close(spread[name] / spread[name].std(), before[name] / before[name].std())
+        else:
+            assert torch.equal(shuffled[name], tensor)
+            assert torch.equal(spread[name], before[name])
+
+
+@pytest.mark.parametrize("build", [vit, gpt2])
+def test_measured_scale_gives_the_parents_spread(build):
+    parent, child = build(depth=2), build(heads=2, depth=2, seed=9)
+    x = inputs(parent, batch=16)
+    plan = make_plan(parent, child, score(parent, [x]))
+    apply_plan(plan, parent, child)
+    before = state(child)
+    match_spread(plan, parent, child, x)
+    name = "blocks.1.mlp.fc2" if build is vit else "transformer.h.1.mlp.c_proj"
+    seen = []
+    for model in (parent, child):
+        module = model.get_submodule(name)
+        module.register_forward_hook(lambda m, args, out: seen.append((out - m.bias).flatten(0, -2).var(0)))
+        outputs(model, x)
+    torch.testing.assert_close(seen[1].mean(), seen[0][plan.maps["residual"]].mean(), rtol=1e-3, atol=0)
+    after, anatomy = state(child), Anatomy(child)
+    changed = {key for key in after if not torch.allclose(after[key], before[key])}
+    assert changed <= {key for key in anatomy.layouts if anatomy.layouts[key].fan_in}
+    assert f"{name}.weight" in changed
+    assert "patch_embed.proj.weight" not in changed  # its fan-in was not cut
+    ratio = after[f"{name}.weight"] / before[f"{name}.weight"]
+    torch.testing.assert_close(ratio, ratio.flatten()[0].expand_as(ratio))
+
+
+def test_a_rotation_has_no_spread_to_match():
+    parent, child = pair("vit")
+    x = inputs(parent)
+    plan = make_plan(parent, child, score(parent, [x], stream=True), select="principal")
+    with pytest.raises(SubcloningError, match="scale by sqrt"):
+        match_spread(plan, parent, child, x)
+
+
+def test_unknown_part():
+    with pytest.raises(SubcloningError, match="expected one of all, shuffled"):
+        keep_only("half", vit(), vit())
+
+
+TOKENS = Study("tokens", "val_loss", math.log(1000), tuned_for="final", shown=(0,))
+
+
+def test_each_control_is_compared_with_subclone_seed_by_seed():
+    arms = {
+        "subclone": [4.0, 4.2, 4.4],
+        "uniform": [4.1, 4.3, 4.5],
+        "principal": [3.0, 3.4, 3.2],
+        "shuffled": [7.5] * 3,
+    }
+    table = comparisons(losses(arms), TOKENS).set_index("init")
+    assert table.index.tolist() == ["uniform", "shuffled", "principal"]  # by question
+    assert table.loc["uniform", ["better", "better_low", "better_high"]].tolist() == pytest.approx([-0.1] * 3)
+    assert table.loc["principal", "better"] == pytest.approx(1.0)
+    assert table.loc["principal", "sooner"] == pytest.approx((8 - 3.2) / (8 - 4.2))
+    assert not np.isfinite(table.loc["shuffled", "time"])
+    text = controls_table(losses(arms), TOKENS).set_index("instead")
+    assert text[""].tolist() == ["worse", "worse", "better"]
+    assert text.loc["values, not wiring", "to 1000"] == "never"
+    assert text.loc["evenly spaced", "nats better"] == "-0.100 [-0.100, -0.100]"
+    assert text.loc["principal", "at the end"] == f"{np.exp(3.2):.1f}"
+    open_ = controls_table(losses({"subclone": [4.0, 4.2], "uniform": [4.2, 4.0]}), TOKENS)
+    assert open_[""].tolist() == ["open"]
+    accuracy = controls_table(curves({"subclone": [10, 10], "first": [1, 1], "random": [5, 5]}), STUDIES["digits"])
+    assert accuracy["times as fast"].tolist() == ["2.00 [2.00, 2.00]"]
+    assert accuracy["points better"].tolist() == ["+0.0 [+0.0, +0.0]"]
+
+
+def test_figure_of_controls_has_a_row_for_each(tmp_path):
+    arms = {"subclone": [4.0, 4.2, 4.4], "uniform": [4.1, 4.3, 4.5], "shuffled": [7.5] * 3}
+    left, right = controls_figure(losses(arms), TOKENS).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["values, not wiring", "evenly spaced"]
+    sooner, better = (ax.containers[0].lines[0].get_ydata().tolist() for ax in (left, right))
+    assert (sooner, better) == ([1], [0, 1])  # what never gets there has no time
+
+
+def test_verdicts_on_controls():
+    arms = {"subclone": [4.0] * 3, "shuffled": [5.0] * 3, "principal": [3.0] * 3}
+    e = Evidence("mine", "digits", TOKENS, losses({"random": [6.0] * 3}), controls=losses(arms))
+    assert better_than("shuffled")(e).verdict == REPRODUCED
+    assert better_than("subclone", "principal")(e).verdict == REPRODUCED
+    assert better_than("principal")(e).verdict == NOT
+    assert better_than("uniform")(e) is None
+    text = results([e], BEYOND)
+    assert "3 | reproduced |" in text
+    assert text.count("\n## ") == len(BEYOND)
