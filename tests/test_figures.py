@@ -201,7 +201,7 @@ def test_results_say_not_reproduced_and_what_was_not_run():
 def made(tmp_path_factory):
     """experiments/ and README.md, with everything made again from the committed data."""
     folder = tmp_path_factory.mktemp("made")
-    for file in (*ROOT.glob("experiments/**/*.csv"), *ROOT.glob("experiments/RESULTS.md"), ROOT / "README.md"):
+    for file in (*ROOT.glob("experiments/**/*.csv"), *ROOT.glob("experiments/**/R*.md"), ROOT / "README.md"):
         target = folder / file.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, target)

@@ -111,7 +111,7 @@ def controls(root: Path) -> None:
     for e in evidence(root):
         if e.controls is not None:
             save(controls_figure(e.controls, e.study), root / "controls" / e.folder)
-            write(root / "controls" / f"{e.folder}.md", markdown(controls_table(e.controls, e.study)))
+            fill(root / "controls" / "README.md", e.folder, markdown(controls_table(e.controls, e.study)))
 
 
 def principal(root: Path) -> None:
@@ -120,7 +120,7 @@ def principal(root: Path) -> None:
         if e.controls is not None and "principal" in set(e.controls["init"]):
             runs = _arms(e.controls, "random", "subclone", "principal")
             save(convergence_figure(runs, e.study), root / "principal" / e.folder)
-            write(root / "principal" / f"{e.folder}.md", markdown(convergence_table(runs, e.study)))
+            fill(root / "principal" / "README.md", e.folder, markdown(convergence_table(runs, e.study)))
 
 
 def all_results(root: Path) -> None:
