@@ -56,6 +56,15 @@ STEPS = [
     (0, collect("fig13_gpt2_stdlib_grid", "fig13_parent", "gpt2_stdlib_grid")),
     (3, train("fig13_gpt2_stdlib", *SWEEP)),
     (0, collect("fig13_gpt2_stdlib", "fig13_parent", "gpt2_stdlib")),
+    (35, train("controls_digits_grid", *SWEEP)),
+    (0, collect("controls_digits_grid", "controls", "digits_grid")),
+    (30, train("controls_digits", *SWEEP)),
+    (0, collect("controls_digits", "controls", "digits")),
+    (13, train("controls_gpt2_stdlib_grid", *SWEEP)),
+    (2, train("controls_gpt2_stdlib_grid", *SWEEP, "init=principal", "optim.lr=1e-3,8e-3")),
+    (0, collect("controls_gpt2_stdlib_grid", "controls", "gpt2_stdlib_grid")),
+    (18, train("controls_gpt2_stdlib", *SWEEP)),
+    (0, collect("controls_gpt2_stdlib", "controls", "gpt2_stdlib")),
     *(
         (1, ["subcloning.analysis", figure, f"experiment={experiment}", "--folder", "experiments"])
         for figure in ("fig02", "fig03")

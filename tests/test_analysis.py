@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 DIGITS = STUDIES["digits"]
 RUN = [name for name in STUDIES if (ROOT / "experiments" / name / "runs.csv").exists()]
 TUNED = [name for name in STUDIES if (ROOT / "experiments" / name / "grid.csv").exists()]
+CONTROLLED = ("digits", "gpt2_stdlib", "vit_cifar10_cpu")
 
 
 @pytest.mark.parametrize(
@@ -159,14 +160,18 @@ def test_committed_results_are_those_of_the_committed_runs(study, tmp_path):
         assert (tmp_path / name).stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("study", TUNED)
-def test_the_study_uses_the_winners_of_its_grid(study):
-    tuned = yaml.safe_load((ROOT / "configs" / "experiment" / f"{study}.yaml").read_text())["tuned"]
-    best = best_settings(pd.read_csv(ROOT / "experiments" / study / "grid.csv"), STUDIES[study])
+@pytest.mark.parametrize(
+    ("experiment", "study", "grid", "runs"),
+    [(study, study, f"{study}/grid.csv", f"{study}/runs.csv") for study in TUNED]
+    + [(f"controls_{study}", study, f"controls/{study}_grid.csv", f"controls/{study}.csv") for study in CONTROLLED],
+)
+def test_the_study_uses_the_winners_of_its_grid(experiment, study, grid, runs):
+    tuned = yaml.safe_load((ROOT / "configs" / "experiment" / f"{experiment}.yaml").read_text())["tuned"]
+    best = best_settings(pd.read_csv(ROOT / "experiments" / grid), STUDIES[study])
     assert set(tuned) == set(best.index)
     for init, row in best.iterrows():
         assert (float(tuned[init]["lr"]), float(tuned[init]["weight_decay"])) == (row["lr"], row["weight_decay"]), init
-    runs = pd.read_csv(ROOT / "experiments" / study / "runs.csv")
+    runs = pd.read_csv(ROOT / "experiments" / runs)
     assert runs.groupby("init")["seed"].nunique().min() >= 3
     for init, arm in runs.groupby("init"):
         assert (arm["lr"] == best.loc[init, "lr"]).all()
