@@ -125,7 +125,10 @@ def test_each_control_is_compared_with_subclone_seed_by_seed():
 def test_figure_of_controls_has_a_row_for_each(tmp_path):
     arms = {"subclone": [4.0, 4.2, 4.4], "uniform": [4.1, 4.3, 4.5], "shuffled": [7.5] * 3}
     left, right = controls_figure(losses(arms), TOKENS).axes
-    assert [label.get_text() for label in left.get_yticklabels()] == ["values, not wiring", "evenly spaced"]
+    assert [label.get_text() for label in left.get_yticklabels()] == [
+        "kept: values, not wiring",
+        "units: evenly spaced",
+    ]
     sooner, better = (ax.containers[0].lines[0].get_ydata().tolist() for ax in (left, right))
     assert (sooner, better) == ([1], [0, 1])  # what never gets there has no time
 

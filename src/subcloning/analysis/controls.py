@@ -21,7 +21,7 @@ CONTROLS = {
         "score_rms": "root mean square",
         "score_variance": "variance",
         "score_taylor": "Taylor",
-        "score_activation": "after the activation",
+        "score_activation": "after activation",
         "score_branch": "of the branches",
         "score_normalised": "equal votes",
     },
@@ -40,8 +40,8 @@ CONTROLS = {
     },
     "directions": {
         "principal": "principal",
-        "principal_uniform": "with even heads, units",
-        "principal_activation": "units after activation",
+        "principal_uniform": "principal, even units",
+        "principal_activation": "principal, after act.",
     },
 }
 
@@ -120,7 +120,7 @@ def controls_figure(runs: pd.DataFrame, study: Study):
         ax.set_ylim(-0.6, len(table) - 0.4)
         for edge in np.flatnonzero(table["question"].ne(table["question"].shift()))[1:]:
             ax.axhline(edge - 0.5, color="0.85", linewidth=0.5)
-    left.set_yticks(table.index, table["label"])
+    left.set_yticks(table.index, table["question"] + ": " + table["label"])
     right.set_yticks([])
     plain_log(left.xaxis)
     left.set(xlabel=f"times as fast as subclone to {quality_text(study.target, study, digits=0)}")
