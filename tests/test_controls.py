@@ -140,6 +140,10 @@ def test_verdicts_on_controls():
     assert better_than("subclone", "principal")(e).verdict == REPRODUCED
     assert better_than("principal")(e).verdict == NOT
     assert better_than("uniform")(e) is None
+    at_once = losses(arms).assign(val_loss=lambda runs: runs["val_loss"].mask(runs["init"] == "principal", 3.0))
+    found = better_than("subclone", "principal")(Evidence("mine", "digits", TOKENS, at_once, controls=at_once))
+    assert found.ours.startswith("at perplexity 1000 before any training; at the end 20.1 against 54.6")
+    assert found.verdict == REPRODUCED
     text = results([e], BEYOND)
     assert "3 | reproduced |" in text
     assert text.count("\n## ") == len(BEYOND)

@@ -49,15 +49,16 @@ CONTROLS = {
 def comparisons(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Each control in `runs` against `subclone`, seed by seed: the same seed means the same data in the same order.
 
-    Columns: question, init, label, lr, weight_decay, seeds, time (median, to the early target), sooner, final (mean),
-    better. `sooner`, the ratio of the times, and `better`, the difference at the end in favour of the control, have
-    their 95 % intervals in _low and _high.
+    Columns: question, init, label, lr, weight_decay, seeds, time (median, to the early target), caught_up (median, to
+    the median of subclone's final values), sooner, final (mean), better. `sooner`, a ratio of times, and `better`,
+    the difference at the end in favour of the control, have their 95 % intervals in _low and _high.
     """
-    times, last = times_to_target(runs, study, study.target), final(runs, study)
 
     def of(series, init):
         return series.xs(init, level="init").droplevel(["lr", "weight_decay"])
 
+    times, last = times_to_target(runs, study, study.target), final(runs, study)
+    catching_up = times_to_target(runs, study, of(last, REFERENCE).median())
     rows = []
     for question, labels in CONTROLS.items():
         for init, label in labels.items():
@@ -75,6 +76,7 @@ def comparisons(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
                     "weight_decay": arm["weight_decay"],
                 }
                 | {"seeds": len(of(last, init)), "time": of(times, init).median(), "final": of(last, init).mean()}
+                | {"caught_up": of(catching_up, init).median()}
                 | {"sooner": sooner.value, "sooner_low": sooner.low, "sooner_high": sooner.high}
                 | {"better": better.value, "better_low": better.low, "better_high": better.high}
             )
@@ -87,7 +89,8 @@ def controls_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
     rows = []
     for row in comparisons(runs, study).itertuples():
         better, low, high = (f"{scale * x:+.{digits}f}" for x in (row.better, row.better_low, row.better_high))
-        reached = np.isfinite(row.time)
+        target = quality_text(study.target, study, digits=0)
+        times = f"{row.sooner:.2f} [{row.sooner_low:.2f}, {row.sooner_high:.2f}]" if np.isfinite(row.sooner) else "-"
         rows.append(
             {
                 "which": row.question,
@@ -95,8 +98,9 @@ def controls_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
                 "init": f"`{row.init}`",
                 "LR": f"{row.lr:g}",
                 "seeds": row.seeds,
-                f"to {quality_text(study.target, study, digits=0)}": time_text(row.time, study) if reached else "never",
-                "times as fast": f"{row.sooner:.2f} [{row.sooner_low:.2f}, {row.sooner_high:.2f}]" if reached else "-",
+                f"to {target}": time_text(row.time, study) if np.isfinite(row.time) else "never",
+                "times as fast": times if row.sooner else "-",
+                "to subclone's end": time_text(row.caught_up, study) if np.isfinite(row.caught_up) else "never",
                 "at the end": quality_text(row.final, study),
                 f"{unit} better": f"{better} [{low}, {high}]",
                 "": "better" if row.better_low > 0 else "worse" if row.better_high < 0 else "open",

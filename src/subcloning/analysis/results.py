@@ -302,7 +302,9 @@ def _against(e: Evidence, runs: pd.DataFrame, other: str, arm: str = "subclone")
         gained = f"{value} points [{low}, {high}]"
     else:
         gained = f"{gain.value:+.3f} nats [{gain.low:+.3f}, {gain.high:+.3f}]"
-    return Finding(f"{_times(ratio)} to {_target(e)}; at the end {end}, {gained}", verdict, _seeds(e))
+    untrained = times_to_target(e.runs, e.study, e.study.target)[arm].median() == 0
+    reached = f"at {_target(e)} before any training" if untrained else f"{_times(ratio)} to {_target(e)}"
+    return Finding(f"{reached}; at the end {end}, {gained}", verdict, _seeds(e))
 
 
 def _faster(e: Evidence, target: float, slow: str, fast: str) -> Ratio:
