@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 DIGITS = STUDIES["digits"]
 RUN = [name for name in STUDIES if (ROOT / "experiments" / name / "runs.csv").exists()]
 TUNED = [name for name in STUDIES if (ROOT / "experiments" / name / "grid.csv").exists()]
-CONTROLLED = ("digits", "gpt2_stdlib", "vit_cifar10_cpu")
+CONTROLLED = ("digits", "gpt2_stdlib")
 
 
 @pytest.mark.parametrize(

@@ -145,5 +145,6 @@ def test_verdicts_on_controls():
     assert found.ours.startswith("at perplexity 1000 before any training; at the end 20.1 against 54.6")
     assert found.verdict == REPRODUCED
     text = results([e], BEYOND)
-    assert "3 | reproduced |" in text
+    assert "3 | yes |" in text
+    assert REPRODUCED not in text
     assert text.count("\n## ") == len(BEYOND)

@@ -92,7 +92,9 @@ def nearer_parent(e: Evidence) -> Finding | None:
 
 
 def better_than(control: str, init: str = "subclone") -> Callable[[Evidence], Finding | None]:
-    """Judged as the paper's ablations: reproduced stands for yes where this project makes the claim."""
+    """Yes where it is sooner at the early target and better at the end, both with their intervals; partly where one is
+    in favour and the other open; no where one speaks against it, or neither in favour.
+    """
 
     def find(e: Evidence) -> Finding | None:
         if e.controls is None or not {control, init} <= set(e.controls["init"]):
@@ -263,15 +265,23 @@ BEYOND = (
 
 
 def results(evidence: list[Evidence], claims: tuple[Claim, ...] = CLAIMS) -> str:
-    """What RESULTS.md says of all claims."""
-    parts = [_overview(evidence, claims)]
+    """What RESULTS.md says of all claims. What the paper does not claim is not reproduced or not, but true or not."""
+    words = {REPRODUCED: "yes", NOT: "no"} if claims is BEYOND else {}
+    parts = [_overview(evidence, claims, words)]
     for claim in claims:
         rule = " ".join(claim.find.__doc__.split())
         rows = []
         for e in evidence:
             finding = claim.find(e)
             if finding:
-                rows.append((f"[{e.name}]({e.folder})", finding.ours, str(finding.seeds or "-"), finding.verdict))
+                rows.append(
+                    (
+                        f"[{e.name}]({e.folder})",
+                        finding.ours,
+                        str(finding.seeds or "-"),
+                        words.get(finding.verdict, finding.verdict),
+                    )
+                )
         rows += [(scale, f"`{command}`", "-", WAITING) for scale, command in claim.waiting]
         parts.append(
             f"## {claim.text}\n\n{claim.figure}; [figures]({claim.folder}). The paper: {claim.paper}.\n\n"
@@ -280,11 +290,12 @@ def results(evidence: list[Evidence], claims: tuple[Claim, ...] = CLAIMS) -> str
     return "\n".join(parts)
 
 
-def _overview(evidence: list[Evidence], claims: tuple[Claim, ...]) -> str:
+def _overview(evidence: list[Evidence], claims: tuple[Claim, ...], words: dict[str, str]) -> str:
     rows = []
     for claim in claims:
         found = [claim.find(e) for e in evidence]
-        rows.append((claim.text, *(finding.verdict if finding else "-" for finding in found)))
+        verdicts = [finding.verdict if finding else "-" for finding in found]
+        rows.append((claim.text, *(words.get(verdict, verdict) for verdict in verdicts)))
     return markdown(pd.DataFrame(rows, columns=["claim", *(e.name for e in evidence)]))
 
 
