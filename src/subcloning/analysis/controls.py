@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from .convergence import quality_text, time_text
 from .speedup import Study, difference, final, speed_up, times_to_target
@@ -127,6 +128,8 @@ def controls_figure(runs: pd.DataFrame, study: Study):
     left.set_yticks(table.index, table["question"] + ": " + table["label"])
     right.set_yticks([])
     plain_log(left.xaxis)
-    left.set(xlabel=f"times as fast as subclone to {quality_text(study.target, study, digits=0)}")
+    right.xaxis.set_major_locator(MaxNLocator(5))
+    kind = "" if study.sign > 0 else "perplexity "
+    left.set(xlabel=f"times as fast as subclone to {kind}{quality_text(study.target, study, digits=0)}")
     right.set(xlabel=f"{'points' if scale == 100 else 'nats'} better than subclone at the end")
     return fig

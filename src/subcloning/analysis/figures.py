@@ -145,9 +145,9 @@ ALIASES = {"fig05": "fig03", "fig06": "fig03", "fig08": "fig03", "fig09": "fig01
 
 
 def _with(runs: pd.DataFrame, controls: pd.DataFrame | None) -> pd.DataFrame | None:
-    """Runs of controls, and of the study's own arms that they leave out."""
+    """Runs of controls, and of the study's own arms that they leave out; None if it has the paper's arms alone."""
     if controls is None:
-        return None
+        return runs if {"uniform", "random_subset"} & set(runs["init"]) else None
     return pd.concat([runs[~runs["init"].isin(controls["init"])], controls])
 
 
