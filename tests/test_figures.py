@@ -20,9 +20,11 @@ from subcloning import SubcloningError
 from subcloning.analysis.__main__ import everything, measure
 from subcloning.analysis.figures import FIGURES, evidence
 from subcloning.analysis.parents import correlations, hooked
-from subcloning.analysis.results import (
+from subcloning.analysis.results import CLAIMS, results
+from subcloning.analysis.speedup import Study, difference
+from subcloning.analysis.studies import STUDIES
+from subcloning.analysis.verdicts import (
     BIGGER,
-    CLAIMS,
     NOT,
     PARTLY,
     REPRODUCED,
@@ -34,11 +36,8 @@ from subcloning.analysis.results import (
     lower_optimum,
     middle_blocks,
     nearer_parent,
-    results,
     without,
 )
-from subcloning.analysis.speedup import Study, difference
-from subcloning.analysis.studies import STUDIES
 from subcloning.submit import expand
 from subcloning.training.run import run
 

@@ -9,9 +9,9 @@ from tiny import VARIANTS, gpt2, inputs, outputs, randomise, vit
 from torch import nn
 
 from subcloning import Plan, SubcloningError, apply_plan, make_plan, score, subclone
+from subcloning.axes import Anatomy
 from subcloning.plan import STREAM
-from subcloning.principal import folded
-from subcloning.surgery import rotate
+from subcloning.principal import folded, is_centred, neuronwise, principal_map
 
 ROTATABLE = [name for name in VARIANTS if name != "vit_pre_norm"]
 EXACT = [name for name in ROTATABLE if name != "gpt2"]  # whose head is tied to the embedding
@@ -25,6 +25,18 @@ def pair(variant, **shape):
 
 def scored(parent, x=None):
     return score(parent, [inputs(parent) if x is None else x], stream=True)
+
+
+def rotate(parent, scores):
+    """A copy of `parent` with nothing cut, but its stream rotated."""
+    plan = make_plan(parent, parent, scores)
+    size, _ = plan.sizes["residual"]
+    plan.maps["residual"], energy = principal_map(scores.means[STREAM], size, is_centred(parent))
+    assert energy == pytest.approx(1)
+    anatomy = Anatomy(parent)
+    gains = [name for name, row in anatomy.rows.items() if row in neuronwise(anatomy.family)]
+    plan.maps.update({f"{name}:residual": torch.arange(size) for name in gains})
+    return apply_plan(plan, parent, copy.deepcopy(parent))
 
 
 @pytest.mark.parametrize("variant", EXACT)

@@ -73,6 +73,11 @@ DOCUMENTS = [
 ]
 
 
+def test_an_unknown_scale_is_refused(config, parent):
+    with pytest.raises(SubcloningError, match=r"init.scale='twice': expected true, false or measured"):
+        run(config(*parent, "init=subclone", "init.scale=twice", "seed=0"))
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_documented_commands_compose(config, document):
     found = commands(ROOT / document)

@@ -53,6 +53,12 @@ class Layout:
         return " ".join(f"({' '.join(dim)})" if len(dim) > 1 else dim[0] for dim in self.dims)
 
     @property
+    def outputs(self) -> "Layout":
+        """The side of the arrow that is not fan-in."""
+        sides = re.split("<-|->", self.text)
+        return Layout.parse(sides[0] if "<-" in self.text else sides[-1])
+
+    @property
     def axes(self) -> tuple[str, ...]:
         return tuple(axis for dim in self.dims for axis in dim)
 

@@ -3,25 +3,24 @@
 What makes a subcloned child train faster? Take one thing away at a time (experiments/controls).
 """
 
-import re
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
-from .axes import Anatomy, Layout, SubcloningError
+from .axes import Anatomy, SubcloningError
 from .plan import Plan, source_name
 from .scores import evaluating
 from .surgery import fan_in_factor, transplant
 
-KEPT = ("all", "shuffled", "spread", "embeddings", "blocks")
+KEPT = ("shuffled", "spread", "embeddings", "blocks")
 
 
 @torch.no_grad()
 def keep_only(what: str, child: nn.Module, fresh: nn.Module, seed: int = 0) -> nn.Module:
     """Reduce a subcloned `child` to a part of what it holds, and return it; `fresh` is the same child as it was before.
 
-    what: `all`
+    what:
         `shuffled`   all values, but those of each matrix in random order, by `seed`
         `spread`     fresh values, those of each matrix at the standard deviation that subcloning gave it
         `embeddings` what stands outside the blocks; the blocks are fresh
@@ -70,7 +69,7 @@ def match_spread(plan: Plan, parent: nn.Module, child: nn.Module, batch: Tensor)
         return hook
 
     def scale(name):
-        units = Layout.parse(re.split("<-|->", c.layouts[name].text)[0 if "<-" in c.layouts[name].text else 1])
+        units = c.layouts[name].outputs
         maps = {axis: plan.map(name, c.family.key(axis, c.blocks[name]), axis) for axis in units.axes}
 
         def hook(module, args, output):

@@ -54,9 +54,11 @@ class Plan:
         """Whether the axis of that key is mapped by a matrix."""
         return key in self.maps and self.maps[key].ndim == 2
 
-    @property
-    def directions(self) -> str:
-        return f"principal directions, {self.energy:.1%} of the energy"
+    def kept(self, key: str, limit: int = 12) -> str:
+        """What the map of that key keeps, in words or at most `limit` indices."""
+        if self.rotates(key):
+            return f"principal directions, {self.energy:.1%} of the energy"
+        return _abridged(self.maps[key].tolist(), limit)
 
     def save(self, path: str | os.PathLike) -> None:
         header = {key: value for key, value in vars(self).items() if key != "maps"}
@@ -76,10 +78,8 @@ class Plan:
                 continue  # one row stands for all blocks
             if parent == child:
                 kept = "all"
-            elif self.rotates(key):
-                kept = self.directions
             elif key in self.maps:
-                kept = f"{_abridged(self.maps[key].tolist())}{' in block 0' if block else ''}"
+                kept = f"{self.kept(key)}{' in block 0' if block else ''}"
             else:
                 drawn = any(name.endswith(f":{axis}") for name in self.maps)
                 kept = "a new draw for each tensor" if drawn else "child's own initial values"

@@ -117,7 +117,7 @@ def score(
     probes = _probes(family, points or {})
     summand, finish = STATISTICS[statistic]
     sums: dict[str, Tensor] = {}
-    positions = samples = 0
+    positions = samples = 0  # samples: counted at each norm
 
     def add(key: str, values: Tensor) -> None:
         sums[key] = sums[key] + values if key in sums else values
@@ -142,6 +142,8 @@ def score(
     def listen_to_stream(module, args):
         x = args[0].detach().float().flatten(0, -2)
         x = (F.layer_norm if keep_mean else F.rms_norm)(x, x.shape[-1:], eps=1e-6)
+        nonlocal samples
+        samples += len(args[0])
         add(STREAM, x.T @ x * (len(args[0]) / len(x)))
 
     counted = f"{next(axis for axis in probes if len(probes[axis]) == 1)}.0"
@@ -161,7 +163,6 @@ def score(
             stack.callback(parent.get_submodule(norm).register_forward_pre_hook(listen_to_stream).remove)
         for batch in batches:
             args, kwargs = _inputs(batch, device)
-            samples += len((*args, *kwargs.values())[0])
             if loss:
                 parameters = [p for p in parent.parameters() if p.requires_grad]
                 torch.autograd.grad(loss(parent, *args, **kwargs), parameters, allow_unused=True)
@@ -177,7 +178,7 @@ def score(
             mean = finish(sums[key] / (positions * len(places)))
             means[key] = reduce(mean, f"{places[0].axes} -> {axis}", "mean", **inner).cpu()
     if stream:
-        means[STREAM] = (sums[STREAM] / (samples * len(norms))).cpu()
+        means[STREAM] = (sums[STREAM] / samples).cpu()
     bad = [key for key, mean in means.items() if not mean.isfinite().all()]
     if bad:
         raise SubcloningError(f"activations at {bad[0]} are NaN or infinite: check the parent's weights and its inputs")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from .axes import Anatomy, Layout, SubcloningError
 from .plan import Plan, check_counterparts, make_plan, rules_of, source_name
-from .principal import folded, is_centred, neuronwise, principal_map
-from .scores import STREAM, Scores, score
+from .principal import folded
+from .scores import Scores, score
 
 
 def subclone(
@@ -123,21 +123,6 @@ def permute(parent: nn.Module, scores: Scores) -> nn.Module:
         if axis in p.family.probes:
             ranking = scores.of(axis, int(block) if block else None)
             plan.maps[key] = ranking.argsort(descending=True, stable=True)
-    return apply_plan(plan, parent, copy.deepcopy(parent))
-
-
-def rotate(parent: nn.Module, scores: Scores) -> nn.Module:
-    """A copy of `parent` with its residual stream rotated to its principal directions; same outputs.
-
-    Up to what `folded` says of a head that is tied to the embedding. scores: with the stream's covariance.
-    """
-    plan = make_plan(parent, parent, scores)
-    size, _ = plan.sizes["residual"]
-    plan.maps["residual"], _ = principal_map(scores.means[STREAM], size, is_centred(parent))
-    anatomy = Anatomy(parent)
-    for name, row in anatomy.rows.items():
-        if row in neuronwise(anatomy.family):
-            plan.maps[f"{name}:residual"] = torch.arange(size)
     return apply_plan(plan, parent, copy.deepcopy(parent))
 
 

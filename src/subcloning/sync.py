@@ -69,13 +69,7 @@ def plan_table(plan: Plan):
     import wandb
 
     rows = [
-        [
-            key,
-            old,
-            new,
-            plan.directions if plan.rotates(key) else str(plan.maps[key].tolist() if key in plan.maps else ""),
-        ]
-        for key, (old, new) in plan.sizes.items()
+        [key, old, new, plan.kept(key, limit=new) if key in plan.maps else ""] for key, (old, new) in plan.sizes.items()
     ]
     return wandb.Table(columns=["axis", "parent", "child", "kept"], data=rows)
 

@@ -75,11 +75,13 @@ def comparisons(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
                     "label": label,
                     "lr": arm["lr"],
                     "weight_decay": arm["weight_decay"],
+                    "seeds": len(of(last, init)),
+                    "time": of(times, init).median(),
+                    "caught_up": of(catching_up, init).median(),
+                    "final": of(last, init).mean(),
+                    **dict(zip(("sooner", "sooner_low", "sooner_high"), sooner, strict=True)),
+                    **dict(zip(("better", "better_low", "better_high"), better, strict=True)),
                 }
-                | {"seeds": len(of(last, init)), "time": of(times, init).median(), "final": of(last, init).mean()}
-                | {"caught_up": of(catching_up, init).median()}
-                | {"sooner": sooner.value, "sooner_low": sooner.low, "sooner_high": sooner.high}
-                | {"better": better.value, "better_low": better.low, "better_high": better.high}
             )
     return pd.DataFrame(rows)
 

@@ -8,10 +8,11 @@ import pandas as pd
 from .controls import controls_figure, controls_table
 from .convergence import convergence_figure, convergence_table, speed_up_figure
 from .parents import blocks_figure, correlations, magnitudes_figure, sorted_scores_figure
-from .results import BEYOND, BIGGER, Evidence, results
+from .results import BEYOND, results
 from .studies import STUDIES, fill, markdown, write
 from .style import save
 from .tuning import best_table, tuning_figure
+from .verdicts import BIGGER, Evidence
 
 # Study -> (what it is called, its parent; none where another study has the same one).
 MEASURED = {

@@ -63,12 +63,15 @@ class Start(Callback):
 
 def subcloned(init: DictConfig, parent: nn.Module, child: nn.Module, scores: Scores | None, seed: int, data) -> Plan:
     """Fill `child` as `init` (configs/init) says; return what was kept."""
-    fresh = copy.deepcopy(child)
+    if init.scale not in (True, False, "measured"):
+        raise SubcloningError(f"init.scale={init.scale!r}: expected true, false or measured")
+    fresh = None if init.keep == "all" else copy.deepcopy(child)
     plan = make_plan(parent, child, scores, select=init.select, blocks=init.blocks, seed=seed)
     apply_plan(plan, parent, child, scale=bool(init.scale), scale_tied=init.scale_tied)
     if init.scale == "measured":
         match_spread(plan, parent, child, next(iter(data.scoring_batches())))
-    keep_only(init.keep, child, fresh, seed)
+    if fresh:
+        keep_only(init.keep, child, fresh, seed)
     return plan
 
 
