@@ -1,5 +1,6 @@
 """Whatever ends a run, the same command goes on, and the result is that of an undisturbed run, bit for bit."""
 
+import errno
 import multiprocessing
 import os
 import random
@@ -133,6 +134,28 @@ def server():
     modules = ("training.run", "training.classification", "data.digits")
     server.set_forkserver_preload([f"subcloning.{name}" for name in modules])
     return server
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks(tmp_path, monkeypatch, code):
+    """The work is done, and nothing stays that would keep the next process out."""
+
+    def without(*args):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", without)
+    for _ in range(2):
+        with alone_in(tmp_path):
+            assert tmp_path.is_dir()
+
+
+def test_other_errors_of_a_lock_are_told(tmp_path, monkeypatch):
+    def broken(*args):
+        raise OSError(errno.EIO, "broken disk")
+
+    monkeypatch.setattr("fcntl.flock", broken)
+    with pytest.raises(OSError, match="broken disk"), alone_in(tmp_path):
+        pass
 
 
 def test_a_second_process_waits_for_the_first(digits, server):

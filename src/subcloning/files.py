@@ -1,5 +1,6 @@
 """Files that are either there whole or not at all, and the one format in which scores and plans are kept."""
 
+import errno
 import json
 import os
 import shutil
@@ -34,12 +35,17 @@ def alone_in(folder: str | os.PathLike) -> Iterator[None]:
     """Wait until no other process is within `alone_in` the same folder, which is made if need be."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / ".lock", fallback_to_soft=False)  # a soft lock would outlive kill -9
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        print(f"another process is at work in {folder}: waiting for its end", flush=True)
-        lock.acquire()
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(f"another process is at work in {folder}: waiting for its end", flush=True)
+            lock.acquire()
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        # A file system without locks; then the queue alone keeps jobs apart.
     try:
         yield
     finally:
