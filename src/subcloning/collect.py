@@ -102,13 +102,14 @@ def collect(runs: Iterable[Run], target: Path, stem: str = "runs") -> pd.DataFra
         if (run.config.get("tuned") or {}).get(init, setting) != setting:
             print(f"left out, not at its tuned setting: {run.place}")
             continue
-        keys = {"init": init, **setting, "seed": run.config["seed"]}
+        case = {"case": run.config["case"]} if run.config.get("case") else {}
+        keys = {**case, "init": init, **setting, "seed": run.config["seed"]}
         curves.append(run.curve.assign(**keys))
         records.append({"config": run.config, "provenance": run.provenance, "seconds": run.seconds})
     if not curves:
         raise SubcloningError("no finished run: run the experiment first (configs/experiment)")
-    models = {(record["config"]["parent"]["name"], record["config"]["destination"]["name"]) for record in records}
-    if len(models) != 1:
+    models = {tuple(record["config"][group]["name"] for group in ("parent", "destination")) for record in records}
+    if len(models) != 1 and not case:
         raise SubcloningError(f"runs of several parents and destinations, {sorted(models)}: give each its name=")
     table = pd.concat(curves).sort_values([*keys, "step"])
     # Speed belongs to the machine and its other load: it stays in each run's own metrics.csv.
@@ -139,7 +140,8 @@ def main() -> None:
     else:
         runs = from_folders(Path(os.environ.get("SUBCLONING_RUNS", "runs")) / args.experiment)
     table = collect(runs, args.into or Path("experiments") / args.experiment, args.stem)
-    print(f"collected {table.groupby(['init', 'lr', 'weight_decay', 'seed']).ngroups} runs")
+    keys = [key for key in ("case", "init", "lr", "weight_decay", "seed") if key in table]
+    print(f"collected {table.groupby(keys).ngroups} runs")
 
 
 if __name__ == "__main__":
