@@ -167,6 +167,14 @@ def test_every_init_mode_trains_with_depth_cut_too(config, language, init):
     assert losses.iloc[-1] < losses.iloc[0]
 
 
+def test_a_language_model_learns_from_its_parent_alone(config, language):
+    """With nothing but the parent's predictions in the loss, which it begins far from."""
+    cfg = config(*language, "init=random", "distill=parent", "distill.weight=1", "distill.temperature=1")
+    run(cfg)
+    curve = pd.read_csv(Path(cfg.run_dir) / "metrics.csv")
+    assert curve["train_loss"].iloc[-1] < curve["train_loss"].iloc[1]
+
+
 def test_mismatches_of_model_and_data(config, language):
     with pytest.raises(SubcloningError, match=r"has 2048 tokens and ends texts by 0; .* vocab_size=2000"):
         run(config(*language, "init=random", "parent.model.vocab_size=2000", "name=a"))

@@ -7,7 +7,7 @@ import torch
 import torch.multiprocessing as mp
 from tiny import VARIANTS, gpt2, inputs, vit
 
-from subcloning import Scores, SubcloningError, score
+from subcloning import Scores, SubcloningError, make_plan, score
 
 
 def test_scores_are_mean_absolute_activations():
@@ -222,3 +222,29 @@ def test_normalised_scores_have_equal_votes():
 def test_bad_options(options, message):
     with pytest.raises(SubcloningError, match=message):
         score(vit(), [inputs(vit())], **options)
+
+
+@pytest.mark.parametrize("build", [vit, gpt2])
+def test_influence_is_how_much_a_block_turns_the_stream(build):
+    model = build(depth=3)
+    blocks = model.blocks if build is vit else model.transformer.h
+    silent = (lambda b: (b.attn.proj, b.mlp.fc2)) if build is vit else (lambda b: (b.attn.c_proj, b.mlp.c_proj))
+    seen = []
+    hooks = [blocks[0].register_forward_hook(lambda module, args, out: seen.append((args[0], out)))]
+    for layer in silent(blocks[1]):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    batches = [inputs(model, seed=1), inputs(model, batch=2, seed=2)]
+    scores = score(model, batches)
+    hooks[0].remove()
+    turned = []
+    for x, y in seen:
+        y = y[0] if isinstance(y, tuple) else y
+        turned.append(1 - (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1)))
+    assert scores.of("influence", 0).item() == pytest.approx(torch.cat(turned).mean().item(), abs=1e-5)
+    assert scores.of("influence", 1).item() == pytest.approx(0, abs=1e-6)
+    assert scores.normalised().of("influence", 0) == scores.of("influence", 0)
+    child = build(depth=2, heads=2)
+    assert make_plan(model, child, scores, blocks="least").blocks == [0, 2]
+    with pytest.raises(SubcloningError, match="needs scores with the blocks' influence"):
+        make_plan(model, child, select="first", blocks="least")

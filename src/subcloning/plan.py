@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from .axes import Anatomy, SubcloningError
 from .files import load_tensors, save_tensors
 from .principal import is_centred, neuronwise, principal_map
-from .scores import STREAM, Scores
+from .scores import INFLUENCE, STREAM, Scores
 
 SELECTIONS = ("importance", "first", "uniform", "random", "inconsistent", "least", "principal")
 SCORED = ("importance", "least", "principal")
+BLOCKS = ("middle", "first", "last", "spread", "least")
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def make_plan(
                      needs `scores` with the stream's covariance (see `principal`)
         or one of these for each axis that shrinks, as in {"residual": "uniform", "head": "first", "hidden": "first"}.
     blocks: the parent block that each child block copies, or which ones a shallower child loses: a run in the `middle`
-        (paper 4.2), the `first` ones, the `last` ones, or `spread` ones. A deeper one repeats the middle blocks.
+        (paper 4.2), the `first` ones, the `last` ones, `spread` ones, or the `least` influential, which needs `scores`.
+        A deeper child repeats the middle blocks.
     ignore_mismatched: axes, such as `label` or `vocab`, that may differ or be missing in the parent; tensors for which
         that is so keep the child's own initial values.
 
@@ -123,7 +125,9 @@ def make_plan(
     ignored = {ignore_mismatched} if isinstance(ignore_mismatched, str) else set(ignore_mismatched)
     rules = {axis: select if isinstance(select, str) else select.get(axis, "") for axis in p.family.probes}
     _check(p, c, scores, rules_of(rules), ignored)
-    blocks = _kept_blocks(blocks, p.depth, c.depth) if isinstance(blocks, str) else [int(block) for block in blocks]
+    blocks = (
+        _kept_blocks(blocks, p.depth, c.depth, scores) if isinstance(blocks, str) else [int(block) for block in blocks]
+    )
     if len(blocks) != c.depth or not all(0 <= b < p.depth for b in blocks):
         raise SubcloningError(f"blocks {blocks}: expected {c.depth} parent blocks, each from 0 to {p.depth - 1}")
 
@@ -182,17 +186,22 @@ def middle(size: int, count: int) -> range:
     return range(start, start + count)
 
 
-def _kept_blocks(lost: str, parent: int, child: int) -> list[int]:
-    if lost not in ("middle", "first", "last", "spread"):
-        raise SubcloningError(f"blocks={lost!r}: expected middle, first, last, spread, or the blocks to keep")
-    if child <= parent:
-        more = parent - child
-        removed = {"middle": middle(parent, more), "first": range(more), "last": range(child, parent)}.get(lost)
-        if removed is None:  # first and last block stay
-            return torch.linspace(0, parent - 1, child, dtype=torch.float64).round().long().tolist()
-        return [block for block in range(parent) if block not in removed]
-    times, rest = divmod(child, parent)
-    return [block for block in range(parent) for _ in range(times + (block in middle(parent, rest)))]
+def _kept_blocks(lost: str, parent: int, child: int, scores: Scores | None = None) -> list[int]:
+    if lost not in BLOCKS:
+        raise SubcloningError(f"blocks={lost!r}: expected one of {', '.join(BLOCKS)}, or the blocks to keep")
+    if child > parent:
+        times, rest = divmod(child, parent)
+        return [block for block in range(parent) for _ in range(times + (block in middle(parent, rest)))]
+    if lost == "spread":  # first and last block stay
+        return torch.linspace(0, parent - 1, child, dtype=torch.float64).round().long().tolist()
+    more = parent - child
+    if lost == "least":
+        if not scores or f"{INFLUENCE}.0" not in scores.means:
+            raise SubcloningError("blocks='least' needs scores with the blocks' influence: score(parent, batches)")
+        removed = sorted(range(parent), key=lambda block: scores.of(INFLUENCE, block).item())[:more]
+    else:
+        removed = {"middle": middle(parent, more), "first": range(more), "last": range(child, parent)}[lost]
+    return [block for block in range(parent) if block not in removed]
 
 
 def _indices(select: str, old: int, new: int, scores: Tensor | None, generator: torch.Generator) -> Tensor:

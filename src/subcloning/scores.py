@@ -28,16 +28,17 @@ STATISTICS = {
     "variance": (lambda x: torch.stack([x.square(), x]), lambda mean: mean[0] - mean[1].square()),
     "taylor": (torch.abs, lambda mean: mean),  # of x dL/dx
 }
-STREAM = "stream"
+STREAM, INFLUENCE = "stream", "influence"
 
 
 @dataclass(frozen=True)
 class Scores:
     """Mean |activation| of every unit of a parent, float32, one vector for each probed axis and block.
 
-    means: `residual.3`, `head.3`, `hidden.3` -> (size,), the means at block 3. If asked for, `stream` -> (d, d), the
-        covariance of the residual stream as its norms see it (without its mean, at a mean square of one, before the
-        gain), averaged over all norms.
+    means: `residual.3`, `head.3`, `hidden.3` -> (size,), the means at block 3. `influence.3` -> (1,), how much block 3
+        turns the residual stream: 1 - cosine between its input and its output (ShortGPT, arXiv 2403.03853). If asked
+        for, `stream` -> (d, d), the covariance of the residual stream as its norms see it (without its mean, at a mean
+        square of one, before the gain), averaged over all norms.
     positions: how many (sample, token) positions were averaged.
     parent: fingerprint of the model that was scored.
     """
@@ -62,9 +63,9 @@ class Scores:
 
     def normalised(self) -> "Scores":
         """Each block's scores divided by their sum, so that every block has an equal vote on the residual stream."""
-        return replace(
-            self, means={key: mean if key == STREAM else mean / mean.sum() for key, mean in self.means.items()}
-        )
+        kept = (STREAM, INFLUENCE)
+        means = {key: mean if key.split(".")[0] in kept else mean / mean.sum() for key, mean in self.means.items()}
+        return replace(self, means=means)
 
     @classmethod
     def merge(cls, parts: Iterable["Scores"]) -> "Scores":
@@ -146,6 +147,13 @@ def score(
         samples += len(args[0])
         add(STREAM, x.T @ x * (len(args[0]) / len(x)))
 
+    def listen_to_block(key: str):
+        def hook(module, args, output):
+            x, y = args[0].detach().float(), (output[0] if isinstance(output, tuple) else output).detach().float()
+            add(key, (1 - F.cosine_similarity(x, y, dim=-1)).sum().view(1))
+
+        return hook
+
     counted = f"{next(axis for axis in probes if len(probes[axis]) == 1)}.0"
     norms = norms_of(parent) if stream else ()
     keep_mean = stream and is_centred(parent)
@@ -159,6 +167,9 @@ def score(
                 module = parent.get_submodule(probe.module.format(block=block))
                 add_hook = module.register_forward_hook if probe.side == "output" else module.register_forward_pre_hook
                 stack.callback(add_hook(listen(f"{axis}.{block}")).remove)
+        for block in range(anatomy.depth):
+            module = parent.get_submodule(family.probes["residual"].module.format(block=block))
+            stack.callback(module.register_forward_hook(listen_to_block(f"{INFLUENCE}.{block}")).remove)
         for norm in norms:
             stack.callback(parent.get_submodule(norm).register_forward_pre_hook(listen_to_stream).remove)
         for batch in batches:
@@ -177,6 +188,7 @@ def score(
             key = f"{axis}.{block}"
             mean = finish(sums[key] / (positions * len(places)))
             means[key] = reduce(mean, f"{places[0].axes} -> {axis}", "mean", **inner).cpu()
+    means |= {key: (sums[key] / positions).cpu() for key in sums if key.startswith(f"{INFLUENCE}.")}
     if stream:
         means[STREAM] = (sums[STREAM] / samples).cpu()
     bad = [key for key, mean in means.items() if not mean.isfinite().all()]

@@ -10,7 +10,7 @@ from pytorch_lightning import Trainer
 from torch import nn
 
 from ..axes import Anatomy
-from ..scores import Scores, score
+from ..scores import INFLUENCE, Scores, score
 from ..training.run import quieten
 from .style import figure, plain_log
 
@@ -29,6 +29,7 @@ def unit_table(scores: Scores) -> pd.DataFrame:
         {"axis": axis, "block": int(block), "unit": unit, "score": value}
         for key, means in scores.means.items()
         for axis, block in [key.split(".")]
+        if axis != INFLUENCE
         for unit, value in enumerate(means.tolist())
     ]
     return pd.DataFrame(rows)

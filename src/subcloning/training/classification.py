@@ -21,6 +21,7 @@ from ..axes import SubcloningError
 from ..data.augment import BatchTransform
 from ..data.images import ImageData
 from ..families import vit
+from .distil import Teacher
 from .sharded import shard
 
 
@@ -35,6 +36,7 @@ class ImageClassifier(LightningModule):
     """
 
     headline = "val_accuracy"
+    teacher: Teacher | None = None
 
     def __init__(
         self,
@@ -77,7 +79,10 @@ class ImageClassifier(LightningModule):
         images, targets = self.transform(*batch)
         # Mixed targets are smoothed already.
         smoothing = 0.0 if targets.is_floating_point() else self.transform.recipe.label_smoothing
-        loss = F.cross_entropy(self.model(images), targets, label_smoothing=smoothing)
+        logits = self.model(images)
+        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        if self.teacher:
+            loss = self.teacher.loss(loss, logits, lambda model: model(images))
         self.train_loss.update(loss.detach(), len(images))
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
         return loss

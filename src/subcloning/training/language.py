@@ -16,6 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from ..axes import SubcloningError
 from ..cost import peak_flops, training_flops
 from ..families import gpt2
+from .distil import Teacher
 from .sharded import shard
 
 # Blocks of text need no mask but the causal one. Under its own name "sdpa" finds that out from the position ids at each
@@ -34,6 +35,7 @@ class LanguageModel(LightningModule):
     """
 
     headline = "val_perplexity"
+    teacher: Teacher | None = None
 
     def __init__(self, model: GPT2LMHeadModel, optim: dict, batch_tokens: int, context: int, *, fused: bool = True):
         super().__init__()
@@ -59,12 +61,16 @@ class LanguageModel(LightningModule):
     def configure_model(self) -> None:
         shard(self, [(self.model, self.model.transformer.h)])
 
-    def loss(self, tokens: Tensor) -> Tensor:
-        logits = self.model(tokens[:, :-1], use_cache=False).logits
-        return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+    def loss(self, tokens: Tensor, teacher: Teacher | None = None) -> Tensor:
+        def predict(model):
+            return model(tokens[:, :-1], use_cache=False).logits
+
+        logits = predict(self.model)
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+        return teacher.loss(loss, logits, predict) if teacher else loss
 
     def training_step(self, tokens: Tensor) -> Tensor:
-        loss = self.loss(tokens)
+        loss = self.loss(tokens, self.teacher)
         self.train_loss.update(loss.detach(), len(tokens))
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
         return loss

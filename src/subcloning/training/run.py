@@ -26,12 +26,13 @@ from ..data.augment import seed_all
 from ..data.batches import accumulation
 from ..files import alone_in, atomic
 from ..plan import make_plan
+from .distil import Teacher
 from .interruptions import LAST, PREVIOUS, SafeCheckpoints, StopAtStep, newest_checkpoint
 from .record import History, Throughput, provenance, write_json
 from .start import Start
 
 # What a run is; trainer and logger say only where it runs and who is told, and some of data how it is read.
-IDENTITY = ("name", "parent", "destination", "init", "data", "optim", "seed")
+IDENTITY = ("name", "parent", "destination", "init", "data", "optim", "distill", "seed")
 NOT_IDENTITY = ("data.workers", "data.verify", "data.corpus.folder", "data.folder")
 
 
@@ -71,6 +72,8 @@ def _run(cfg: DictConfig, folder: Path) -> dict:
     optim = OmegaConf.to_container(cfg.optim, resolve=True)
     fused = not str(cfg.trainer.precision).endswith("mixed")
     module = parent.module(model, optim, data, fused=fused)
+    if cfg.get("distill"):
+        module.teacher = Teacher(parent.trained(), **cfg.distill)
     stop = StopAtStep(folder)
     trainer = _trainer(cfg, folder, [history, stop], module.validations)
     if not checkpoint:

@@ -31,12 +31,13 @@ class Start(Callback):
         if stage != "validate":  # which comes first
             return
         model = module.model
-        scoring = bool(self.cfg.init.select and rules_of(self.cfg.init.select) & {*SCORED})
-        if scoring or (self.cfg.init.select and trainer.is_global_zero):
+        init = self.cfg.init
+        scoring = bool(init.select and (rules_of(init.select) & {*SCORED} or init.blocks == "least"))
+        if scoring or (init.select and trainer.is_global_zero):
             parent = self.parent.trained()
             scores = self._scores(trainer, parent) if scoring else None
             if trainer.is_global_zero:
-                plan = subcloned(self.cfg.init, parent, model, scores, self.cfg.seed, self.data)
+                plan = subcloned(init, parent, model, scores, self.cfg.seed, self.data)
                 plan.save(self.folder / "plan.safetensors")
                 if trainer.logger:
                     trainer.logger.experiment.log({"plan": plan_table(plan)})
