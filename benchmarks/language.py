@@ -2,9 +2,10 @@
 
     .venv/bin/python benchmarks/language.py     (two minutes on 2 CPU cores, alone on the machine)
 
-Training: the stdlib study's child, batch and precision; rounds of our run (Lightning, loader, logging) and of a bare
-PyTorch loop on a batch held in memory take turns, and the medians are compared. Loader: batches alone. Preparation: one
-process over the text of the standard library, tokenizer given, against `encode_batch` alone on the same text.
+Training: the stdlib study's child, batch and precision; rounds of our run (Lightning, loader, logging), of a bare
+PyTorch loop on a batch held in memory, and of our run distilled from a parent of twice the width take turns, and the
+medians are compared. Loader: batches alone. Preparation: one process over the text of the standard library, tokenizer
+given, against `encode_batch` alone on the same text.
 """
 
 import os
@@ -28,6 +29,7 @@ from subcloning.data.corpus import Corpus
 from subcloning.data.sources import Stdlib
 from subcloning.data.text import TextData
 from subcloning.data.tokenizer import Pretrained, TrainedBPE
+from subcloning.training.distil import Teacher
 from subcloning.training.language import LanguageModel
 
 CONTEXT, SEQUENCES, VOCABULARY = 128, 8, 2048
@@ -35,10 +37,10 @@ STEPS, ROUNDS, WARMUP = 40, 5, 5
 TOKENS = CONTEXT * SEQUENCES
 
 
-def model() -> GPT2LMHeadModel:
+def model(heads: int = 2) -> GPT2LMHeadModel:
     torch.manual_seed(0)
     dropouts = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
-    shape = {"n_embd": 64, "n_layer": 6, "n_head": 2, "n_positions": CONTEXT, "vocab_size": VOCABULARY}
+    shape = {"n_embd": 32 * heads, "n_layer": 6, "n_head": heads, "n_positions": CONTEXT, "vocab_size": VOCABULARY}
     return GPT2LMHeadModel(GPT2Config(**shape, **dropouts, bos_token_id=0, eos_token_id=0))
 
 
@@ -59,7 +61,7 @@ def bare() -> float:
     return STEPS * TOKENS / (time.perf_counter() - start)
 
 
-def ours(data: TextData) -> float:
+def ours(data: TextData, teacher: Teacher | None = None) -> float:
     """Tokens/s of our module under Lightning, set up as in a run."""
     optim = {"lr": 1e-3, "weight_decay": 0.1, "betas": [0.9, 0.95], "warmup_tokens": 0}
     optim |= {"tokens": (WARMUP + STEPS) * TOKENS, "validate_every": (WARMUP + STEPS) * TOKENS}
@@ -68,7 +70,9 @@ def ours(data: TextData) -> float:
     trainer = Trainer(
         max_epochs=1, gradient_clip_val=1.0, callbacks=[clock], limit_val_batches=0, accelerator="cpu", **quiet
     )
-    trainer.fit(LanguageModel(model(), optim, TOKENS, CONTEXT), train_dataloaders=loader(data, trainer))
+    lm = LanguageModel(model(), optim, TOKENS, CONTEXT)
+    lm.teacher = teacher
+    trainer.fit(lm, train_dataloaders=loader(data, trainer))
     return STEPS * TOKENS / clock.seconds
 
 
@@ -106,8 +110,9 @@ def main() -> None:
         corpus = Corpus(f"{temporary}/corpus", Stdlib(), TrainedBPE(VOCABULARY), shard_mib=1)
         options = {"batch_tokens": TOKENS, "validate_every": (WARMUP + STEPS) * TOKENS, "context": CONTEXT, "seed": 0}
         data = TextData(corpus, **options, validation_tokens=1024, scoring_tokens=1024)
-        speeds = [(ours(data), bare()) for _ in range(ROUNDS)]
-        our_speed, bare_speed = (statistics.median(column) for column in zip(*speeds, strict=True))
+        teacher = Teacher(model(heads=4), weight=0.5, temperature=2.0)
+        speeds = [(ours(data), bare(), ours(data, teacher)) for _ in range(ROUNDS)]
+        our_speed, bare_speed, distilled_speed = (statistics.median(column) for column in zip(*speeds, strict=True))
         load = loading(data)
         prepares = [preparing(Path(f"{temporary}/{n}"), corpus.folder / "tokenizer") for n in range(3)]
         prepare, encode = (statistics.median(column) for column in zip(*prepares, strict=True))
@@ -115,6 +120,7 @@ def main() -> None:
     print(
         f"training, tokens/s: {our_speed:,.0f}, bare loop {bare_speed:,.0f}: {our_speed / bare_speed:.2f} (goal: 0.95)"
     )
+    print(f"training with the parent as teacher, tokens/s: {distilled_speed:,.0f}: {distilled_speed / our_speed:.2f}")
     print(f"loader, tokens/s: {load:,.0f}: {load / our_speed:.0f} times what training takes (goal: 50)")
     print(
         f"preparation, 10^6 characters/s: {prepare:.2f}, encode_batch {encode:.2f}: {prepare / encode:.2f} (goal: 0.7)"
