@@ -19,6 +19,7 @@ DIGITS = STUDIES["digits"]
 RUN = [name for name in STUDIES if (ROOT / "experiments" / name / "runs.csv").exists()]
 TUNED = [name for name in STUDIES if (ROOT / "experiments" / name / "grid.csv").exists()]
 CONTROLLED = ("digits", "gpt2_stdlib")
+GAPS = ("gaps_gpt2_stdlib", "distill_gpt2_stdlib")
 
 
 @pytest.mark.parametrize(
@@ -176,6 +177,21 @@ def test_the_study_uses_the_winners_of_its_grid(experiment, study, grid, runs):
     for init, arm in runs.groupby("init"):
         assert (arm["lr"] == best.loc[init, "lr"]).all()
         assert (arm["weight_decay"] == best.loc[init, "weight_decay"]).all()
+
+
+@pytest.mark.parametrize("experiment", GAPS)
+def test_each_case_uses_the_winners_of_its_grid(experiment):
+    kind, study = experiment.split("_", 1)
+    stem = study if kind == "gaps" else f"{study}_distilled"
+    config = yaml.safe_load((ROOT / "configs" / "experiment" / f"{experiment}.yaml").read_text())
+    grid, runs = (pd.read_csv(ROOT / "experiments" / "gaps" / f"{stem}{part}.csv") for part in ("_grid", ""))
+    assert set(runs["case"]) <= set(config["cases"])
+    assert runs.groupby(["case", "init"])["seed"].nunique().min() >= 3
+    for case, tried in grid.groupby("case"):
+        for init, row in best_settings(tried, STUDIES[study]).iterrows():
+            assert float(config["cases"][case]["lr"][init]) == row["lr"], (case, init)
+            arm = runs[(runs["case"] == case) & (runs["init"] == init)]
+            assert (arm["lr"] == row["lr"]).all()
 
 
 def test_table_goes_into_the_readme(tmp_path):

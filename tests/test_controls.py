@@ -4,6 +4,7 @@ import copy
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_analysis import curves, losses
@@ -12,6 +13,7 @@ from tiny import VARIANTS, gpt2, inputs, outputs, vit
 
 from subcloning import SubcloningError, apply_plan, make_plan, score, subclone
 from subcloning.analysis.controls import comparisons, controls_figure, controls_table
+from subcloning.analysis.gaps import gaps_figure, gaps_table
 from subcloning.analysis.results import BEYOND, results
 from subcloning.analysis.speedup import Study
 from subcloning.analysis.studies import STUDIES
@@ -131,6 +133,29 @@ def test_figure_of_controls_has_a_row_for_each(tmp_path):
     ]
     sooner, better = (ax.containers[0].lines[0].get_ydata().tolist() for ax in (left, right))
     assert (sooner, better) == ([1], [0, 1])  # what never gets there has no time
+
+
+def test_gaps_compare_within_each_case(tmp_path):
+    cases = {
+        "quarter_width": {"subclone": [4.0, 4.2], "random": [6.0, 6.2], "principal": [3.0, 3.2]},
+        "half_width": {"subclone": [3.0, 3.2], "random": [6.0, 6.4], "principal": [3.1, 3.3]},
+        "half_width_half_depth": {"subclone": [5.0] * 2, "lose_least_blocks": [4.0] * 2},
+    }
+    runs = pd.concat([losses(arms).assign(case=case) for case, arms in cases.items()])
+    table = gaps_table(runs, TOKENS)
+    assert table["case"].tolist() == ["1/2 width"] * 3 + ["1/4 width"] * 3 + ["1/2 width and depth"] * 2
+    first = table[table["case"] == "1/4 width"].set_index("init")
+    assert first.index.tolist() == ["`subclone`", "`random`", "`principal`"]
+    assert first[""].tolist() == ["", "worse", "better"]
+    assert first.loc["`principal`", "nats better"] == "+1.000 [+1.000, +1.000]"
+    # It falls from 8 to 3.0 and 3.2, and is at 4.1 after 3.9 / 5 and 3.9 / 4.8 of the budget.
+    assert first.loc["`principal`", "subclone's end after"] == f"{(3.9 / 5 + 3.9 / 4.8) / 2:.0%}"
+    assert table.set_index("init").loc["`lose_least_blocks`", "nats better"] == "+1.000 [+1.000, +1.000]"
+    left, right = gaps_figure(runs, TOKENS).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["1/2 width and depth", "1/4 width", "1/2 width"]
+    gain, more = (dict(zip(*ax.containers[0].lines[0].get_data()[::-1], strict=True)) for ax in (left, right))
+    assert gain == pytest.approx({2: 3.1, 1: 2.0})
+    assert more == pytest.approx({2: -0.1, 1: 1.0})
 
 
 def test_verdicts_on_controls():

@@ -31,6 +31,12 @@ CONTROLS = {
         "important_head_only": "heads only",
         "important_hidden_only": "hidden units only",
     },
+    "blocks lost": {
+        "lose_first_blocks": "the first",
+        "lose_last_blocks": "the last",
+        "lose_spread_blocks": "spread",
+        "lose_least_blocks": "least influential",
+    },
     "scale": {"subclone_no_scaling": "none", "scale_measured": "measured"},
     "kept": {
         "embeddings_only": "outside the blocks",

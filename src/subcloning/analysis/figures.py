@@ -7,6 +7,7 @@ import pandas as pd
 
 from .controls import controls_figure, controls_table
 from .convergence import convergence_figure, convergence_table, speed_up_figure
+from .gaps import gaps_figure, gaps_table
 from .parents import blocks_figure, correlations, magnitudes_figure, sorted_scores_figure
 from .results import BEYOND, results
 from .studies import STUDIES, fill, markdown, write
@@ -124,6 +125,19 @@ def principal(root: Path) -> None:
             fill(root / "principal" / "README.md", e.folder, markdown(convergence_table(runs, e.study)))
 
 
+def gaps(root: Path) -> None:
+    """Beyond the paper: over shapes, budgets and parents."""
+    folder = root / "gaps"
+    for e in evidence(root):
+        files = [folder / f"{e.folder}{part}.csv" for part in ("", "_distilled")]
+        parts = [pd.read_csv(file) for file in files if file.exists()]
+        if parts:
+            own = _arms(e.runs if e.controls is None else e.controls, "random", "subclone", "principal")
+            runs = pd.concat([own.assign(case="half_width"), *parts])
+            save(gaps_figure(runs, e.study), folder / e.folder)
+            fill(folder / "README.md", e.folder, markdown(gaps_table(runs, e.study)))
+
+
 def all_results(root: Path) -> None:
     """RESULTS.md: the paper's claims, and ours."""
     fill(root / "RESULTS.md", "claims", results(evidence(root)))
@@ -140,6 +154,7 @@ FIGURES = {
     "fig14": ablation("fig14_reordering", "subclone_no_reordering"),
     "controls": controls,
     "principal": principal,
+    "gaps": gaps,
     "results": all_results,
 }
 ALIASES = {"fig05": "fig03", "fig06": "fig03", "fig08": "fig03", "fig09": "fig01", "fig10": "fig01"}
