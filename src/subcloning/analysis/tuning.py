@@ -42,7 +42,7 @@ def tuning_figure(grid: pd.DataFrame, study: Study):
     decays = sorted(grid["weight_decay"].unique())
     best = best_settings(grid, study)
     last = grid[grid[study.time] == grid[study.time].max()].groupby(SETTING)["val_loss"].agg(["mean", "min", "max"])
-    for init in ("random", "subclone"):
+    for init in [name for name in ("random", "subclone", "principal") if name in best.index]:
         for decay, dash in zip(decays, DASHES, strict=False):
             line = last.loc[init].xs(decay, level="weight_decay") if decay in last.loc[init].index.levels[1] else None
             if line is None or line.empty:
