@@ -173,7 +173,7 @@ def score(
         for norm in norms:
             stack.callback(parent.get_submodule(norm).register_forward_pre_hook(listen_to_stream).remove)
         for batch in batches:
-            args, kwargs = _inputs(batch, device)
+            args, kwargs = model_inputs(batch, device)
             if loss:
                 parameters = [p for p in parent.parameters() if p.requires_grad]
                 torch.autograd.grad(loss(parent, *args, **kwargs), parameters, allow_unused=True)
@@ -208,7 +208,7 @@ def _probes(family: Family, points: Mapping[str, str]) -> dict[str, tuple[Probe,
     return probes
 
 
-def _inputs(batch: Tensor | Mapping, device: torch.device) -> tuple[tuple, dict]:
+def model_inputs(batch: Tensor | Mapping, device: torch.device) -> tuple[tuple, dict]:
     """Positional and keyword arguments of the forward pass."""
     if isinstance(batch, Tensor):
         return (batch.to(device),), {}

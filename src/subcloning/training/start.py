@@ -13,6 +13,7 @@ from torch import nn
 from ..axes import SubcloningError
 from ..controls import keep_only, match_spread
 from ..plan import SCORED, Plan, make_plan, rules_of
+from ..refit import refit
 from ..scores import Scores, score
 from ..surgery import apply_plan
 from ..sync import plan_table
@@ -71,6 +72,8 @@ def subcloned(init: DictConfig, parent: nn.Module, child: nn.Module, scores: Sco
     apply_plan(plan, parent, child, scale=bool(init.scale), scale_tied=init.scale_tied)
     if init.scale == "measured":
         match_spread(plan, parent, child, next(iter(data.scoring_batches())))
+    if init.refit:
+        refit(plan, parent, child, data.scoring_batches())
     if fresh:
         keep_only(init.keep, child, fresh, seed)
     return plan
