@@ -13,11 +13,11 @@ from tiny import VARIANTS, gpt2, inputs, outputs, vit
 
 from subcloning import SubcloningError, apply_plan, make_plan, score, subclone
 from subcloning.analysis.controls import comparisons, controls_figure, controls_table
-from subcloning.analysis.gaps import gaps_figure, gaps_table
+from subcloning.analysis.gaps import CASES, gaps_figure, gaps_table
 from subcloning.analysis.results import BEYOND, results
 from subcloning.analysis.speedup import Study
 from subcloning.analysis.studies import STUDIES
-from subcloning.analysis.verdicts import NOT, REPRODUCED, Evidence, better_than
+from subcloning.analysis.verdicts import NOT, PARTLY, REPRODUCED, Evidence, better_in_all_cases, better_than
 from subcloning.axes import Anatomy
 from subcloning.controls import keep_only, match_spread
 
@@ -156,6 +156,19 @@ def test_gaps_compare_within_each_case(tmp_path):
     gain, more = (dict(zip(*ax.containers[0].lines[0].get_data()[::-1], strict=True)) for ax in (left, right))
     assert gain == pytest.approx({2: 3.1, 1: 2.0})
     assert more == pytest.approx({2: -0.1, 1: 1.0})
+
+
+def test_verdict_over_all_cases():
+    def verdict(*gains):
+        cases = zip(CASES, gains, strict=False)
+        runs = [losses({"subclone": [5.0] * 3, "principal": [5 - g] * 3}).assign(case=case) for case, g in cases]
+        return better_in_all_cases(Evidence("mine", "digits", TOKENS, None, gaps=pd.concat(runs)))
+
+    assert verdict(0.1, 0.2, 0.3).verdict == REPRODUCED
+    assert verdict(0.1, 0.2, 0.0).verdict == PARTLY
+    assert verdict(0.1, 0.2, -0.1).verdict == verdict(0.1, 0.0).verdict == NOT
+    assert verdict(0.1, -0.2, 0.0).ours == "better in 1 and worse in 1 of 3, from -0.2 to +0.1 nats"
+    assert better_in_all_cases(Evidence("mine", "digits", TOKENS, None)) is None
 
 
 def test_verdicts_on_controls():

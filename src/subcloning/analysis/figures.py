@@ -7,7 +7,7 @@ import pandas as pd
 
 from .controls import controls_figure, controls_table
 from .convergence import convergence_figure, convergence_table, speed_up_figure
-from .gaps import gaps_figure, gaps_table
+from .gaps import every_case, gaps_figure, gaps_table
 from .parents import blocks_figure, correlations, magnitudes_figure, sorted_scores_figure
 from .results import BEYOND, results
 from .studies import STUDIES, fill, markdown, write
@@ -34,21 +34,28 @@ def evidence(root: Path) -> list[Evidence]:
         file = root.joinpath(*parts)
         return pd.read_csv(file) if file.exists() else None
 
-    return [
-        Evidence(
-            label,
-            name,
-            STUDIES[name],
-            runs,
-            grid=read(name, "grid.csv"),
-            bigger=read("fig13_parent", f"{name}.csv"),
-            controls=_with(runs, read("controls", f"{name}.csv")),
-            blocks=read("fig02_blocks", f"{parent}.csv"),
-            units=read("fig03_05_06_08_scores", f"{parent}.csv"),
+    found = []
+    for name, (label, parent) in MEASURED.items():
+        runs = read(name, "runs.csv")
+        if runs is None:
+            continue
+        controls = _with(runs, read("controls", f"{name}.csv"))
+        gaps = [read("gaps", f"{name}{part}.csv") for part in ("", "_distilled")]
+        found.append(
+            Evidence(
+                label,
+                name,
+                STUDIES[name],
+                runs,
+                grid=read(name, "grid.csv"),
+                bigger=read("fig13_parent", f"{name}.csv"),
+                controls=controls,
+                gaps=None if gaps[0] is None else every_case(controls, pd.concat(gaps)),
+                blocks=read("fig02_blocks", f"{parent}.csv"),
+                units=read("fig03_05_06_08_scores", f"{parent}.csv"),
+            )
         )
-        for name, (label, parent) in MEASURED.items()
-        if (runs := read(name, "runs.csv")) is not None
-    ]
+    return found
 
 
 def convergence(root: Path) -> None:
@@ -127,15 +134,10 @@ def principal(root: Path) -> None:
 
 def gaps(root: Path) -> None:
     """Beyond the paper: over shapes, budgets and parents."""
-    folder = root / "gaps"
     for e in evidence(root):
-        files = [folder / f"{e.folder}{part}.csv" for part in ("", "_distilled")]
-        parts = [pd.read_csv(file) for file in files if file.exists()]
-        if parts:
-            own = _arms(e.runs if e.controls is None else e.controls, "random", "subclone", "principal")
-            runs = pd.concat([own.assign(case="half_width"), *parts])
-            save(gaps_figure(runs, e.study), folder / e.folder)
-            fill(folder / "README.md", e.folder, markdown(gaps_table(runs, e.study)))
+        if e.gaps is not None:
+            save(gaps_figure(e.gaps, e.study), root / "gaps" / e.folder)
+            fill(root / "gaps" / "README.md", e.folder, markdown(gaps_table(e.gaps, e.study)))
 
 
 def all_results(root: Path) -> None:

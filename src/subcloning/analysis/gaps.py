@@ -24,6 +24,15 @@ CASES = {
     "random_parent": "random parent",
     "distilled": "distilled, same time",
 }
+OTHER_PARENTS = ("early_parent", "random_parent")  # in all else as the study itself
+
+
+def every_case(controls: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """`cases`, and those whose runs were there before: half width, and random weights whatever the parent."""
+    half = controls[controls["init"].isin(["random", "subclone", "principal"])]
+    random = half[half["init"] == "random"]
+    others = [random.assign(case=case) for case in OTHER_PARENTS if case in set(cases["case"])]
+    return pd.concat([half.assign(case="half_width"), *others, cases])
 
 
 def gaps(runs: pd.DataFrame, study: Study) -> pd.DataFrame:

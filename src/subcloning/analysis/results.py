@@ -13,6 +13,7 @@ from .verdicts import (
     Evidence,
     Finding,
     better_end,
+    better_in_all_cases,
     better_than,
     correlated_layers,
     early_speed_up,
@@ -123,6 +124,14 @@ BEYOND = (
         "does not have it",
         better_than("subclone", "principal"),
         (_CIFAR, _BOOKS),
+    ),
+    Claim(
+        "So they are at other widths, depths and budgets, and with other parents",
+        "Ours",
+        "gaps",
+        "does not have it",
+        better_in_all_cases,
+        (),
     ),
     Claim(
         "Important units are better than random ones",

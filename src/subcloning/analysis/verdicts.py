@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .convergence import BASELINE, quality_text
+from .gaps import gaps
 from .parents import correlations
 from .speedup import Ratio, Study, best_settings, difference, final, speed_up, times_to_target
 
@@ -19,8 +20,8 @@ class Evidence:
     """What was measured of one study, in `folder` of experiments.
 
     runs, grid: as `collect` writes them. bigger: runs of the child of a bigger parent. controls: runs of the arms that
-    the paper does not have, with those that they are compared with. blocks, units: what `measure_blocks` and
-    `measure_units` say of the parent.
+    the paper does not have, with those that they are compared with. gaps: the same over shapes, budgets and parents, in
+    a column `case`. blocks, units: what `measure_blocks` and `measure_units` say of the parent.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Evidence:
     grid: pd.DataFrame | None = None
     bigger: pd.DataFrame | None = None
     controls: pd.DataFrame | None = None
+    gaps: pd.DataFrame | None = None
     blocks: pd.DataFrame | None = None
     units: pd.DataFrame | None = None
 
@@ -102,6 +104,20 @@ def better_than(control: str, init: str = "subclone") -> Callable[[Evidence], Fi
 
     find.__doc__ = better_than.__doc__
     return find
+
+
+def better_in_all_cases(e: Evidence) -> Finding | None:
+    """Yes where it is better at the end, with its interval, in every case; partly where in most, and worse in none."""
+    if e.gaps is None:
+        return None
+    table = gaps(e.gaps, e.study)
+    table = table[table["init"] == "principal"]
+    better, worse = (table["better_low"] > 0).sum(), (table["better_high"] < 0).sum()
+    verdict = REPRODUCED if better == len(table) else PARTLY if better > len(table) / 2 and not worse else NOT
+    scale, unit = (100, "points") if e.study.sign > 0 else (1, "nats")
+    low, high = (f"{scale * x:+.2g}" for x in (table["better"].min(), table["better"].max()))
+    text = f"better in {better} and worse in {worse} of {len(table)}, from {low} to {high} {unit}"
+    return Finding(text, verdict, int(table["seeds"].min()))
 
 
 def middle_blocks(e: Evidence) -> Finding | None:
