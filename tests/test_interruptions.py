@@ -18,7 +18,7 @@ from pytorch_lightning import Callback
 from safetensors.torch import load_file
 
 from subcloning import SubcloningError
-from subcloning.files import alone_in
+from subcloning.files import locked
 from subcloning.training import run as run_module
 from subcloning.training.interruptions import LAST, PREVIOUS, Interrupted, SafeCheckpoints, newest_checkpoint
 from subcloning.training.run import run
@@ -145,7 +145,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, code):
 
     monkeypatch.setattr("fcntl.flock", without)
     for _ in range(2):
-        with alone_in(tmp_path):
+        with locked(tmp_path / ".lock"):
             assert tmp_path.is_dir()
 
 
@@ -154,7 +154,7 @@ def test_other_errors_of_a_lock_are_told(tmp_path, monkeypatch):
         raise OSError(errno.EIO, "broken disk")
 
     monkeypatch.setattr("fcntl.flock", broken)
-    with pytest.raises(OSError, match="broken disk"), alone_in(tmp_path):
+    with pytest.raises(OSError, match="broken disk"), locked(tmp_path / ".lock"):
         pass
 
 
@@ -163,7 +163,7 @@ def test_a_second_process_waits_for_the_first(digits, server):
     cfg = digits("shared", 2)
     OmegaConf.resolve(cfg)
     said = Path(cfg.run_dir).parent / "said"
-    with alone_in(cfg.run_dir):
+    with locked(Path(cfg.run_dir) / ".lock"):
         second = server.Process(target=run_saying, args=(cfg, said))
         second.start()
         end = time.time() + 120

@@ -31,16 +31,16 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def alone_in(folder: str | os.PathLike) -> Iterator[None]:
-    """Wait until no other process is within `alone_in` the same folder, which is made if need be."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", fallback_to_soft=False)  # a soft lock would outlive kill -9
+def locked(file: str | os.PathLike) -> Iterator[None]:
+    """Wait until no other process is within `locked` of the same file; it and its folder are made if need be."""
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file, fallback_to_soft=False)  # a soft lock would outlive kill -9
     try:
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            print(f"another process is at work in {folder}: waiting for its end", flush=True)
+            print(f"another process is at work in {file.parent}: waiting for its end", flush=True)
             lock.acquire()
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):

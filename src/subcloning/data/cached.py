@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ..axes import SubcloningError
-from ..files import atomic
+from ..files import atomic, locked
 from .image_sets import read, same_classes
 from .images import ImageData, agreed
 
@@ -71,8 +70,7 @@ class CachedImages(ImageData):
 def decoded(folder: Path, make: Callable, size: int) -> ArrayImages:
     """The set in `folder` (images.npy, labels.npy, classes.json), made from `make()` if it is not there."""
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
+        with locked(folder.with_suffix(".lock")):
             if not folder.exists():  # another process may have made it meanwhile
                 _decode(folder, make(), size)
     images = np.load(folder / "images.npy", mmap_mode="r")

@@ -21,13 +21,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from joblib import Parallel, cpu_count, delayed
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from ..axes import SubcloningError
-from ..files import atomic
+from ..files import atomic, locked
 from .sources import Piece
 from .tokens import TokenStream
 
@@ -53,15 +52,14 @@ class Corpus:
         processes: default, all cores. node, nodes: this node takes every so many-th unit of the source.
         """
         if not self._manifest():
-            self.folder.mkdir(parents=True, exist_ok=True)
             # Each step looks again, since another process may have finished it while this one waited.
-            with FileLock(self.folder / "lock"):
+            with locked(self.folder / "lock"):
                 if not self._manifest():
                     self._begin()
-            with FileLock(self.folder / f"lock-{node}-of-{nodes}"):
+            with locked(self.folder / f"lock-{node}-of-{nodes}"):
                 if not self._manifest():
                     self._encode(range(node, len(self.source.units), nodes), processes or cpu_count())
-            with FileLock(self.folder / "lock"):
+            with locked(self.folder / "lock"):
                 if not self._manifest():
                     self._finish()
         manifest = self._manifest()

@@ -3,17 +3,15 @@
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
-from ..files import atomic
+from ..files import atomic, locked
 
 
 def folder(root: str, classes: int, images: int) -> str:
     """Make `images` files in `classes` class folders below `root`, if it is not there, and return it."""
     if not Path(root).exists():
-        Path(root).parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{root}.lock"):
+        with locked(f"{root}.lock"):
             if not Path(root).exists():
                 with atomic(root) as temporary:
                     for number in range(images):

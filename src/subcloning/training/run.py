@@ -24,7 +24,7 @@ from transformers.utils import flatten_dict
 from ..axes import SubcloningError
 from ..data.augment import seed_all
 from ..data.batches import accumulation
-from ..files import alone_in, atomic
+from ..files import atomic, locked
 from ..plan import make_plan
 from .distil import Teacher
 from .interruptions import LAST, PREVIOUS, SafeCheckpoints, StopAtStep, newest_checkpoint
@@ -44,7 +44,7 @@ def run(cfg: DictConfig) -> dict:
     done.
     """
     folder = Path(cfg.run_dir)
-    with alone_in(folder) if rank_zero_only.rank == 0 else nullcontext():
+    with locked(folder / ".lock") if rank_zero_only.rank == 0 else nullcontext():
         return _run(cfg, folder)
 
 
