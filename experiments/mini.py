@@ -30,6 +30,7 @@ PARTS = (
     "important_residual_only,important_head_only,important_hidden_only,uniform,score_rms,score_taylor,score_branch,"
     "score_activation,embeddings_only,blocks_only,spread_only"
 )
+BETTER = "principal_taylor,principal_refit,subclone_refit"
 BLOCKS = "lose_first_blocks,lose_last_blocks,lose_spread_blocks,lose_least_blocks"
 EARLY = ("name=gpt2_stdlib_parent_early", "optim.tokens=409_600", "optim.warmup_tokens=40_960", "logger=csv")
 
@@ -79,17 +80,17 @@ STEPS = [
     (2, train("gpt2_stdlib_parent", *EARLY)),
     (0, collect("gpt2_stdlib_parent_early", "gaps", "gpt2_stdlib_early_parent")),
     (3, gaps("_grid", "quarter_budget", "optim.lr=1e-3,2e-3,4e-3,8e-3")),
-    (5, gaps("_grid", "quarter_budget", f"init={PARTS},principal_refit,subclone_refit")),
+    (5, gaps("_grid", "quarter_budget", f"init={PARTS},{BETTER}")),
     (5, gaps("_grid", "quarter_width", "optim.lr=2e-3,4e-3,8e-3,1.6e-2")),
     (4, gaps("_grid", "three_quarters_width", "init=subclone,principal")),
     (7, gaps("_grid", "half_width_half_depth", f"init=random,subclone,principal,{BLOCKS}")),
-    (4, gaps("_grid", "early_parent", "init=subclone,principal", "optim.lr=2e-3,4e-3,8e-3")),
+    (5, gaps("_grid", "early_parent", "init=subclone,principal", "optim.lr=2e-3,4e-3,8e-3,1.6e-2")),
     (2, gaps("_grid", "random_parent", "init=principal", "optim.lr=2e-3,4e-3,8e-3")),
     (1, gaps("_grid", "random_parent", "init=subclone")),
     (5, gaps("_grid", "fourfold_budget", "init=subclone")),
     (5, gaps("_grid", "fourfold_budget", "init=principal", "optim.lr=1e-3,2e-3")),
     (0, collect("gaps_gpt2_stdlib_grid", "gaps", "gpt2_stdlib_grid")),
-    (8, gaps("", "quarter_budget", f"init=random,subclone,principal,{PARTS},principal_refit,subclone_refit")),
+    (8, gaps("", "quarter_budget", f"init=random,subclone,principal,{PARTS},{BETTER}")),
     (3, gaps("", "quarter_width")),
     (5, gaps("", "three_quarters_width", "init=subclone,principal")),
     (9, gaps("", "half_width_half_depth", f"init=random,subclone,principal,{BLOCKS}")),

@@ -49,7 +49,9 @@ CONTROLS = {
         "principal": "principal",
         "principal_uniform": "principal, even units",
         "principal_activation": "principal, after act.",
+        "principal_taylor": "principal, Taylor",
     },
+    "re-fitted": {"subclone_refit": "subclone", "principal_refit": "principal"},
 }
 
 
