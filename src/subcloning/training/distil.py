@@ -10,7 +10,7 @@ from ..axes import SubcloningError
 
 
 class Teacher:
-    """A trained parent, in evaluation mode. Not an nn.Module, so that no checkpoint of the child holds it.
+    """A trained parent, in evaluation mode, whole on each rank. Not an nn.Module, so that no checkpoint holds it.
 
     weight: the share of the parent's predictions in the loss; what is left is the labels'.
     temperature: that both models' logits are divided by.
