@@ -5,7 +5,7 @@ import torch
 from test_properties import equal, state
 from tiny import gpt2, inputs, vit
 
-from subcloning import apply_plan, make_plan, score
+from subcloning import SubcloningError, apply_plan, make_plan, score, subclone
 from subcloning.refit import refit
 
 
@@ -52,3 +52,25 @@ def test_nothing_is_refitted_where_nothing_was_cut(build):
     weights = state(apply_plan(plan, parent, child))
     refit(plan, parent, child, [inputs(parent)])
     assert equal(state(child), weights)
+
+
+@pytest.mark.parametrize("build", [vit, gpt2])
+def test_in_one_call(build):
+    parent, one, other = build(depth=2), build(heads=2, seed=9, depth=2), build(heads=2, seed=9, depth=2)
+    batches = [inputs(parent, batch=20)]
+    subclone(parent, one, iter(batches), select="principal", refit=True)
+    plan = make_plan(parent, other, score(parent, batches, stream=True), select="principal")
+    refit(plan, parent, apply_plan(plan, parent, other), batches)
+    assert equal(state(one), state(other))
+    with pytest.raises(SubcloningError, match="refit=True needs batches"):
+        subclone(parent, one, select="first", refit=True)
+    with pytest.raises(SubcloningError, match="batches is empty"):
+        refit(plan, parent, other, [])
+
+
+def test_layers_whose_inputs_are_silent():
+    parent, child = gpt2(depth=1), gpt2(heads=2, depth=1, seed=9)
+    for part in (parent.transformer.h[0].mlp.c_fc.weight, parent.transformer.h[0].mlp.c_fc.bias):
+        torch.nn.init.zeros_(part)
+    subclone(parent, child, [inputs(parent)], select="first", refit=True)
+    assert all(tensor.isfinite().all() for tensor in state(child).values())

@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .axes import Anatomy
+from .axes import Anatomy, SubcloningError
 from .plan import Plan, source_name
 from .principal import folded
 from .scores import evaluating, model_inputs
@@ -32,7 +32,8 @@ def refit(
 ) -> nn.Module:
     """Re-fit a subcloned `child`'s layers that write to the stream and lost inputs, and return it.
 
-    batches: as for `score`. ridge: relative to the mean variance of the kept inputs.
+    batches: as for `score`; of each such layer n x n products of its n inputs are held. ridge: relative to the mean
+    variance of the kept inputs.
     """
     parent = folded(parent) if any(map(plan.rotates, plan.maps)) else parent
     p, c = Anatomy(parent), Anatomy(child)
@@ -68,12 +69,14 @@ def refit(
         for batch in batches:
             args, kwargs = model_inputs(batch, next(parent.parameters()).device)
             parent(*args, **{**p.family.scoring_kwargs, **kwargs})
+    if cut and not moments:
+        raise SubcloningError("batches is empty: re-fitting needs at least one batch of the parent's data")
     for name, (dim, kept) in cut.items():
         count, total, products = (torch.as_tensor(x).cpu() for x in moments[sources[name]])
         mean = total / count
         covariance = products / count - mean.outer(mean)
         among = covariance[kept][:, kept]
-        among.diagonal().add_(ridge * among.diagonal().mean())
+        among.diagonal().add_(ridge * among.diagonal().mean().clamp(min=1e-12))  # silent inputs have none
         fit = torch.linalg.solve(among, covariance[kept]).T  # (parent's inputs, kept ones)
         source, target, layout = p.tensors[sources[name]], c.tensors[name], c.layouts[name]
         lost = set(layout.dims[dim])

@@ -28,17 +28,26 @@ def subclone(
     select: str | Mapping[str, str] = "importance",
     scale: bool = True,
     scale_tied: bool = True,
+    refit: bool = False,
     **plan_options,
 ) -> nn.Module:
     """Fill `child`, a model of the wanted shape, from `parent`; return it. One call for score, plan and apply.
 
     Give `batches` of the parent's data (see `score`) or `scores` made from them. `select`, `blocks`, `seed` and
-    `ignore_mismatched` are those of `make_plan`, `scale` and `scale_tied` those of `apply_plan`.
+    `ignore_mismatched` are those of `make_plan`, `scale` and `scale_tied` those of `apply_plan`. refit: let the layers
+    that write to the residual stream make up for the inputs that they lost (see `refit`); needs `batches`.
     """
+    if refit:
+        from .refit import refit as make_up  # which needs this module
+
+        if batches is None:
+            raise SubcloningError("refit=True needs batches of the parent's data: subclone(parent, child, batches)")
+        batches = batches if isinstance(batches, Tensor | Mapping) else list(batches)  # to be read twice
     if scores is None and batches is not None:
         scores = score(parent, batches, stream="principal" in rules_of(select))
     plan = make_plan(parent, child, scores, select=select, **plan_options)
-    return apply_plan(plan, parent, child, scale=scale, scale_tied=scale_tied)
+    apply_plan(plan, parent, child, scale=scale, scale_tied=scale_tied)
+    return make_up(plan, parent, child, batches) if refit else child
 
 
 @torch.no_grad()
