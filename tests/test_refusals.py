@@ -87,7 +87,7 @@ def test_a_parent_without_a_head_leaves_the_childs_as_it_is():
     [
         ({"select": "best"}, "select='best': expected one of importance"),
         ({"select": {"residual": "first"}}, "one of them for each of residual, head, hidden"),
-        ({"select": "first", "blocks": "best"}, "blocks='best': expected middle, first"),
+        ({"select": "first", "blocks": "best"}, "blocks='best': expected one of middle, first"),
         ({}, "needs scores"),
         ({"select": "least"}, "needs scores"),
         ({"select": "first", "blocks": [0, 1]}, "expected 3 parent blocks"),
