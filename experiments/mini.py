@@ -82,6 +82,7 @@ STEPS = [
     (3, gaps("_grid", "quarter_budget", "optim.lr=1e-3,2e-3,4e-3,8e-3")),
     (5, gaps("_grid", "quarter_budget", f"init={PARTS},{BETTER}")),
     (5, gaps("_grid", "quarter_width", "optim.lr=2e-3,4e-3,8e-3,1.6e-2")),
+    (3, gaps("_grid", "quarter_width", "init=random", "optim.lr=2e-3,4e-3,8e-3", "seed=101,102")),
     (4, gaps("_grid", "three_quarters_width", "init=subclone,principal")),
     (7, gaps("_grid", "half_width_half_depth", f"init=random,subclone,principal,{BLOCKS}")),
     (5, gaps("_grid", "early_parent", "init=subclone,principal", "optim.lr=2e-3,4e-3,8e-3,1.6e-2")),
