@@ -50,8 +50,14 @@ CONTROLS = {
         "principal_uniform": "principal, even units",
         "principal_activation": "principal, after act.",
         "principal_taylor": "principal, Taylor",
+        "principal_no_scaling": "principal, no scaling",
+        "principal_spread_blocks": "principal, spread",
     },
-    "re-fitted": {"subclone_refit": "subclone", "principal_refit": "principal"},
+    "re-fitted": {
+        "subclone_refit": "subclone",
+        "principal_refit": "principal",
+        "principal_taylor_refit": "principal, Taylor",
+    },
 }
 
 

@@ -130,6 +130,10 @@ def principal(root: Path) -> None:
             runs = _arms(e.controls, "random", "subclone", "principal")
             save(convergence_figure(runs, e.study), root / "principal" / e.folder)
             fill(root / "principal" / "README.md", e.folder, markdown(convergence_table(runs, e.study)))
+        if (file := root / "principal" / f"{e.folder}_map.csv").exists():
+            grid = pd.read_csv(file)
+            save(tuning_figure(grid, e.study), file.with_suffix(""))
+            fill(root / "principal" / "README.md", file.stem, markdown(tuning_table(grid, e.study)))
 
 
 def gaps(root: Path) -> None:
