@@ -27,11 +27,11 @@ def gaps(part: str, case: str, *options: str) -> list[str]:
 
 
 PARTS = (
-    "important_residual_only,important_head_only,important_hidden_only,uniform,score_rms,score_taylor,score_branch,"
-    "score_activation,embeddings_only,blocks_only,spread_only"
+    "important_residual_only,important_head_only,important_hidden_only,uniform,score_rms,score_variance,score_taylor,"
+    "score_branch,score_normalised,score_activation,embeddings_only,blocks_only,spread_only"
 )
-BETTER = "principal_taylor,principal_refit,subclone_refit"
-BLOCKS = "lose_first_blocks,lose_last_blocks,lose_spread_blocks,lose_least_blocks"
+BETTER = "principal_taylor,principal_refit,principal_taylor_refit,principal_no_scaling,subclone_refit"
+BLOCKS = "lose_first_blocks,lose_last_blocks,lose_spread_blocks,lose_least_blocks,principal_spread_blocks"
 EARLY = ("name=gpt2_stdlib_parent_early", "optim.tokens=409_600", "optim.warmup_tokens=40_960", "logger=csv")
 
 # Minutes on 2 cores, and the arguments of python -m.
@@ -68,38 +68,52 @@ STEPS = [
     (0, collect("fig13_gpt2_stdlib_grid", "fig13_parent", "gpt2_stdlib_grid")),
     (3, train("fig13_gpt2_stdlib", *SWEEP)),
     (0, collect("fig13_gpt2_stdlib", "fig13_parent", "gpt2_stdlib")),
-    (35, train("controls_digits_grid", *SWEEP)),
+    (42, train("controls_digits_grid", *SWEEP)),
     (0, collect("controls_digits_grid", "controls", "digits_grid")),
-    (30, train("controls_digits", *SWEEP)),
+    (36, train("controls_digits", *SWEEP)),
     (0, collect("controls_digits", "controls", "digits")),
-    (13, train("controls_gpt2_stdlib_grid", *SWEEP)),
+    (22, train("controls_gpt2_stdlib_grid", *SWEEP)),
     (2, train("controls_gpt2_stdlib_grid", *SWEEP, "init=principal", "optim.lr=1e-3,8e-3")),
     (0, collect("controls_gpt2_stdlib_grid", "controls", "gpt2_stdlib_grid")),
-    (18, train("controls_gpt2_stdlib", *SWEEP)),
+    (32, train("controls_gpt2_stdlib", *SWEEP)),
     (0, collect("controls_gpt2_stdlib", "controls", "gpt2_stdlib")),
     (2, train("gpt2_stdlib_parent", *EARLY)),
     (0, collect("gpt2_stdlib_parent_early", "gaps", "gpt2_stdlib_early_parent")),
     (3, gaps("_grid", "quarter_budget", "optim.lr=1e-3,2e-3,4e-3,8e-3")),
-    (5, gaps("_grid", "quarter_budget", f"init={PARTS},{BETTER}")),
+    (7, gaps("_grid", "quarter_budget", f"init={PARTS},{BETTER}")),
     (5, gaps("_grid", "quarter_width", "optim.lr=2e-3,4e-3,8e-3,1.6e-2")),
     (3, gaps("_grid", "quarter_width", "init=random", "optim.lr=2e-3,4e-3,8e-3", "seed=101,102")),
     (4, gaps("_grid", "three_quarters_width", "init=subclone,principal")),
     (7, gaps("_grid", "half_width_half_depth", f"init=random,subclone,principal,{BLOCKS}")),
+    (3, gaps("_grid", "three_quarters_width_2_blocks")),
+    (2, gaps("_grid", "full_width_1_block", "init=random,subclone")),
     (5, gaps("_grid", "early_parent", "init=subclone,principal", "optim.lr=2e-3,4e-3,8e-3,1.6e-2")),
     (2, gaps("_grid", "random_parent", "init=principal", "optim.lr=2e-3,4e-3,8e-3")),
     (1, gaps("_grid", "random_parent", "init=subclone")),
     (5, gaps("_grid", "fourfold_budget", "init=subclone")),
     (5, gaps("_grid", "fourfold_budget", "init=principal", "optim.lr=1e-3,2e-3")),
     (0, collect("gaps_gpt2_stdlib_grid", "gaps", "gpt2_stdlib_grid")),
-    (8, gaps("", "quarter_budget", f"init=random,subclone,principal,{PARTS},{BETTER}")),
+    (11, gaps("", "quarter_budget", f"init=random,subclone,principal,{PARTS},{BETTER}")),
     (3, gaps("", "quarter_width")),
     (5, gaps("", "three_quarters_width", "init=subclone,principal")),
+    (11, gaps("", "half_width_half_depth", f"init=random,subclone,principal,{BLOCKS}")),
+    (4, gaps("", "three_quarters_width_2_blocks")),
+    (2, gaps("", "full_width_1_block", "init=random,subclone")),
+    (12, gaps("", "fourfold_budget", "init=subclone,principal")),
     (7, gaps("", "early_parent,random_parent", "init=subclone,principal")),
     (0, collect("gaps_gpt2_stdlib", "gaps", "gpt2_stdlib")),
     (4, train("distill_gpt2_stdlib_grid", *SWEEP)),
     (0, collect("distill_gpt2_stdlib_grid", "gaps", "gpt2_stdlib_distilled_grid")),
     (5, train("distill_gpt2_stdlib", *SWEEP)),
     (0, collect("distill_gpt2_stdlib", "gaps", "gpt2_stdlib_distilled")),
+    (9, train("map_gpt2_stdlib", *SWEEP)),
+    (0, collect("map_gpt2_stdlib", "principal", "gpt2_stdlib_map")),
+    (1, train("digits_parent", "name=digits_parent_early", "optim.epochs=10", "logger=csv")),
+    (0, collect("digits_parent_early", "gaps", "digits_early_parent")),
+    (15, train("gaps_digits_grid", *SWEEP)),
+    (0, collect("gaps_digits_grid", "gaps", "digits_grid")),
+    (20, train("gaps_digits", *SWEEP)),
+    (0, collect("gaps_digits", "gaps", "digits")),
     *(
         (1, ["subcloning.analysis", figure, f"experiment={experiment}", "--folder", "experiments"])
         for figure in ("fig02", "fig03")

@@ -20,11 +20,12 @@ CASES = {
     "full_width_1_block": "whole width, 1/6 depth",
     "quarter_budget": "1/4 budget",
     "fourfold_budget": "4 x budget",
-    "early_parent": "early parent",
+    "middle_parent": "parent trained to 1/4",
+    "early_parent": "parent trained to 1/15",
     "random_parent": "random parent",
     "distilled": "distilled, same time",
 }
-OTHER_PARENTS = ("early_parent", "random_parent")  # in all else as the study itself
+OTHER_PARENTS = ("middle_parent", "early_parent", "random_parent")  # in all else as the study itself
 
 
 def every_case(controls: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
