@@ -1,6 +1,7 @@
 """Time to target, speed-up and its interval; and that what is committed is what the committed runs give."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ DIGITS = STUDIES["digits"]
 RUN = [name for name in STUDIES if (ROOT / "experiments" / name / "runs.csv").exists()]
 TUNED = [name for name in STUDIES if (ROOT / "experiments" / name / "grid.csv").exists()]
 CONTROLLED = ("digits", "gpt2_stdlib")
-GAPS = ("gaps_gpt2_stdlib", "distill_gpt2_stdlib")
+GAPS = ("gaps_gpt2_stdlib", "gaps_digits", "distill_gpt2_stdlib")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_each_case_uses_the_winners_of_its_grid(experiment):
     assert set(runs["case"]) <= set(config["cases"])
     assert runs.groupby(["case", "init"])["seed"].nunique().min() >= 3
     for case, tried in grid.groupby("case"):
-        for init, row in best_settings(tried, STUDIES[study]).iterrows():
+        for init, row in best_settings(tried, replace(STUDIES[study], tuned_for="final")).iterrows():
             assert float(config["cases"][case]["lr"][init]) == row["lr"], (case, init)
             arm = runs[(runs["case"] == case) & (runs["init"] == init)]
             assert (arm["lr"] == row["lr"]).all()

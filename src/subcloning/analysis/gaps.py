@@ -20,8 +20,8 @@ CASES = {
     "full_width_1_block": "whole width, 1/6 depth",
     "quarter_budget": "1/4 budget",
     "fourfold_budget": "4 x budget",
-    "middle_parent": "parent trained to 1/4",
-    "early_parent": "parent trained to 1/15",
+    "middle_parent": "quarter-trained parent",
+    "early_parent": "early parent",
     "random_parent": "random parent",
     "distilled": "distilled, same time",
 }
