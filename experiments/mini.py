@@ -32,6 +32,7 @@ PARTS = (
 )
 BETTER = "principal_taylor,principal_refit,principal_taylor_refit,principal_no_scaling,subclone_refit"
 BLOCKS = "lose_first_blocks,lose_last_blocks,lose_spread_blocks,lose_least_blocks,principal_spread_blocks"
+MIDDLE = ("name=gpt2_stdlib_parent_middle", "optim.tokens=1_638_400", "optim.warmup_tokens=163_840", "logger=csv")
 EARLY = ("name=gpt2_stdlib_parent_early", "optim.tokens=409_600", "optim.warmup_tokens=40_960", "logger=csv")
 
 # Minutes on 2 cores, and the arguments of python -m.
@@ -79,14 +80,19 @@ STEPS = [
     (0, collect("controls_gpt2_stdlib", "controls", "gpt2_stdlib")),
     (2, train("gpt2_stdlib_parent", *EARLY)),
     (0, collect("gpt2_stdlib_parent_early", "gaps", "gpt2_stdlib_early_parent")),
+    (5, train("gpt2_stdlib_parent", *MIDDLE)),
+    (0, collect("gpt2_stdlib_parent_middle", "gaps", "gpt2_stdlib_middle_parent")),
     (3, gaps("_grid", "quarter_budget", "optim.lr=1e-3,2e-3,4e-3,8e-3")),
     (7, gaps("_grid", "quarter_budget", f"init={PARTS},{BETTER}")),
     (5, gaps("_grid", "quarter_width", "optim.lr=2e-3,4e-3,8e-3,1.6e-2")),
     (3, gaps("_grid", "quarter_width", "init=random", "optim.lr=2e-3,4e-3,8e-3", "seed=101,102")),
     (4, gaps("_grid", "three_quarters_width", "init=subclone,principal")),
     (7, gaps("_grid", "half_width_half_depth", f"init=random,subclone,principal,{BLOCKS}")),
-    (3, gaps("_grid", "three_quarters_width_2_blocks")),
-    (2, gaps("_grid", "full_width_1_block", "init=random,subclone")),
+    (1, gaps("_grid", "three_quarters_width_2_blocks", "init=random")),
+    (3, gaps("_grid", "three_quarters_width_2_blocks", "init=subclone,principal", "optim.lr=1e-3,2e-3,4e-3")),
+    (1, gaps("_grid", "full_width_1_block", "init=random", "optim.lr=2e-3,4e-3,8e-3")),
+    (1, gaps("_grid", "full_width_1_block", "init=subclone", "optim.lr=1e-3,2e-3,4e-3")),
+    (3, gaps("_grid", "middle_parent", "init=subclone,principal", "optim.lr=2e-3,4e-3,8e-3")),
     (5, gaps("_grid", "early_parent", "init=subclone,principal", "optim.lr=2e-3,4e-3,8e-3,1.6e-2")),
     (2, gaps("_grid", "random_parent", "init=principal", "optim.lr=2e-3,4e-3,8e-3")),
     (1, gaps("_grid", "random_parent", "init=subclone")),
@@ -100,7 +106,7 @@ STEPS = [
     (4, gaps("", "three_quarters_width_2_blocks")),
     (2, gaps("", "full_width_1_block", "init=random,subclone")),
     (12, gaps("", "fourfold_budget", "init=subclone,principal")),
-    (7, gaps("", "early_parent,random_parent", "init=subclone,principal")),
+    (9, gaps("", "middle_parent,early_parent,random_parent", "init=subclone,principal")),
     (0, collect("gaps_gpt2_stdlib", "gaps", "gpt2_stdlib")),
     (4, train("distill_gpt2_stdlib_grid", *SWEEP)),
     (0, collect("distill_gpt2_stdlib_grid", "gaps", "gpt2_stdlib_distilled_grid")),

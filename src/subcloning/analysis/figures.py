@@ -12,7 +12,7 @@ from .parents import blocks_figure, correlations, magnitudes_figure, sorted_scor
 from .results import BEYOND, results
 from .studies import STUDIES, fill, markdown, write
 from .style import save
-from .tuning import best_table, tuning_figure
+from .tuning import best_table, tuning_figure, tuning_table
 from .verdicts import BIGGER, Evidence
 
 # Study -> (what it is called, its parent; none where another study has the same one).
