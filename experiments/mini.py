@@ -75,6 +75,7 @@ STEPS = [
     (0, collect("controls_digits", "controls", "digits")),
     (22, train("controls_gpt2_stdlib_grid", *SWEEP)),
     (2, train("controls_gpt2_stdlib_grid", *SWEEP, "init=principal", "optim.lr=1e-3,8e-3")),
+    (1, train("controls_gpt2_stdlib_grid", *SWEEP, "init=spread_only,shuffled", "optim.lr=8e-3")),
     (0, collect("controls_gpt2_stdlib_grid", "controls", "gpt2_stdlib_grid")),
     (32, train("controls_gpt2_stdlib", *SWEEP)),
     (0, collect("controls_gpt2_stdlib", "controls", "gpt2_stdlib")),
