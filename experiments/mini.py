@@ -117,9 +117,10 @@ STEPS = [
     (0, collect("map_gpt2_stdlib", "principal", "gpt2_stdlib_map")),
     (1, train("digits_parent", "name=digits_parent_early", "optim.epochs=10", "logger=csv")),
     (0, collect("digits_parent_early", "gaps", "digits_early_parent")),
-    (15, train("gaps_digits_grid", *SWEEP)),
+    (14, train("gaps_digits_grid", *SWEEP)),
     (0, collect("gaps_digits_grid", "gaps", "digits_grid")),
-    (20, train("gaps_digits", *SWEEP)),
+    (10, train("gaps_digits", *SWEEP, "case=third_width,two_thirds_width,half_width_half_depth,quarter_budget")),
+    (6, train("gaps_digits", *SWEEP, "case=early_parent,random_parent", "init=subclone,principal")),
     (0, collect("gaps_digits", "gaps", "digits")),
     *(
         (1, ["subcloning.analysis", figure, f"experiment={experiment}", "--folder", "experiments"])

@@ -11,6 +11,7 @@ import yaml
 
 from subcloning import SubcloningError
 from subcloning.analysis.convergence import _text, convergence_table
+from subcloning.analysis.gaps import every_case
 from subcloning.analysis.speedup import Study, best_settings, speed_up, time_to_target
 from subcloning.analysis.studies import STUDIES, fill, report
 from subcloning.analysis.tuning import tuning_table
@@ -193,6 +194,17 @@ def test_each_case_uses_the_winners_of_its_grid(experiment):
             assert float(config["cases"][case]["lr"][init]) == row["lr"], (case, init)
             arm = runs[(runs["case"] == case) & (runs["init"] == init)]
             assert (arm["lr"] == row["lr"]).all()
+
+
+def test_random_weights_are_those_of_the_study_where_only_the_parent_differs():
+    study = curves({"random": [8, 9], "subclone": [4, 5], "uniform": [6, 7]})
+    own = curves({"random": [7, 7], "subclone": [5, 5]})
+    early = own[own["init"] == "subclone"].assign(case="early_parent")
+    table = every_case(study, pd.concat([early, own.assign(case="random_parent")]))
+    random = table[table["init"] == "random"].set_index("case")["val_accuracy"]
+    assert (random["early_parent"].to_numpy() == random["half_width"].to_numpy()).all()
+    assert (random["random_parent"].to_numpy() == own.loc[own["init"] == "random", "val_accuracy"].to_numpy()).all()
+    assert set(table["init"]) == {"random", "subclone"}
 
 
 def test_table_goes_into_the_readme(tmp_path):

@@ -32,7 +32,8 @@ def every_case(controls: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """`cases`, and those whose runs were there before: half width, and random weights whatever the parent."""
     half = controls[controls["init"].isin(["random", "subclone", "principal"])]
     random = half[half["init"] == "random"]
-    others = [random.assign(case=case) for case in OTHER_PARENTS if case in set(cases["case"])]
+    there = cases.groupby("case")["init"].agg(set)
+    others = [random.assign(case=c) for c in OTHER_PARENTS if c in there.index and "random" not in there[c]]
     return pd.concat([half.assign(case="half_width"), *others, cases])
 
 
