@@ -126,7 +126,7 @@ BEYOND = (
         (_CIFAR, _BOOKS),
     ),
     Claim(
-        "So they are at other widths and budgets, with other parents, and with distillation",
+        "So they are at other shapes and budgets, with other parents, and with distillation",
         "Ours",
         "gaps",
         "does not have it",
