@@ -1,6 +1,7 @@
 """Which learning rate and weight decay does each init mode like? The paper's Fig. 11 and Table 1."""
 
 import pandas as pd
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from .convergence import quality_text, time_text
@@ -42,13 +43,13 @@ def tuning_figure(grid: pd.DataFrame, study: Study):
     decays = sorted(grid["weight_decay"].unique())
     best = best_settings(grid, study)
     last = grid[grid[study.time] == grid[study.time].max()].groupby(SETTING)["val_loss"].agg(["mean", "min", "max"])
-    for init in [name for name in ("random", "subclone", "principal") if name in best.index]:
+    inits = [name for name in ("random", "subclone", "principal") if name in best.index]
+    for init in inits:
         for decay, dash in zip(decays, DASHES, strict=False):
             line = last.loc[init].xs(decay, level="weight_decay") if decay in last.loc[init].index.levels[1] else None
             if line is None or line.empty:
                 continue
-            label = f"{LABELS[init]}, WD {decay:g}"
-            ax.plot(line.index, line["mean"], dash, color=COLOURS[init], label=label, marker=".", markersize=4)
+            ax.plot(line.index, line["mean"], dash, color=COLOURS[init], marker=".", markersize=4)
             ax.fill_between(line.index, line["min"], line["max"], color=COLOURS[init], alpha=0.12, linewidth=0)
         chosen = tuple(best.loc[init, ["lr", "weight_decay"]])
         ax.plot(chosen[0], last.loc[(init, *chosen), "mean"], "*", color=COLOURS[init], markersize=9)
@@ -57,7 +58,10 @@ def tuning_figure(grid: pd.DataFrame, study: Study):
     rates = sorted(grid["lr"].unique())
     ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.legend(fontsize=6)
+    keys = [Line2D([], [], color=COLOURS[init], label=LABELS[init]) for init in inits]
+    dashes = zip(decays, DASHES, strict=False)
+    keys += [Line2D([], [], color="0.6", linestyle=dash, label=f"WD {decay:g}") for decay, dash in dashes]
+    ax.legend(handles=keys, fontsize=6, ncols=2)
     return fig
 
 
