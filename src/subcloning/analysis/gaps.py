@@ -29,12 +29,13 @@ OTHER_PARENTS = ("middle_parent", "early_parent", "random_parent")  # in all els
 
 
 def every_case(controls: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
-    """`cases`, and those whose runs were there before: half width, and random weights whatever the parent."""
-    half = controls[controls["init"].isin(["random", "subclone", "principal"])]
-    random = half[half["init"] == "random"]
+    """`cases`, and what is missing there: half width, from `controls`, and its random weights where the parent differs."""
     there = cases.groupby("case")["init"].agg(set)
-    others = [random.assign(case=c) for c in OTHER_PARENTS if c in there.index and "random" not in there[c]]
-    return pd.concat([half.assign(case="half_width"), *others, cases])
+    half = controls[controls["init"].isin(["random", "subclone", "principal"])].assign(case="half_width")
+    parts = [cases] if "half_width" in there else [half, cases]
+    random = pd.concat(parts).query("case == 'half_width' and init == 'random'")
+    others = [random.assign(case=c) for c in OTHER_PARENTS if c in there and "random" not in there[c]]
+    return pd.concat([*others, *parts])
 
 
 def gaps(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
