@@ -29,7 +29,7 @@ OTHER_PARENTS = ("middle_parent", "early_parent", "random_parent")  # in all els
 
 
 def every_case(controls: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
-    """`cases`, and what is missing there: half width, from `controls`, and its random weights where the parent differs."""
+    """`cases`, and what is missing there: half width, from `controls`, and its random weights for other parents."""
     there = cases.groupby("case")["init"].agg(set)
     half = controls[controls["init"].isin(["random", "subclone", "principal"])].assign(case="half_width")
     parts = [cases] if "half_width" in there else [half, cases]
