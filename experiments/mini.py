@@ -30,9 +30,11 @@ PARTS = (
     "important_residual_only,important_head_only,important_hidden_only,uniform,score_rms,score_variance,score_taylor,"
     "score_branch,score_normalised,score_activation,embeddings_only,blocks_only,spread_only"
 )
+EDGE = "embeddings_only,inconsistent,least_important"
 BETTER = "principal_taylor,principal_refit,principal_taylor_refit,principal_no_scaling,subclone_refit"
 BLOCKS = "lose_first_blocks,lose_last_blocks,lose_spread_blocks,lose_least_blocks,principal_spread_blocks"
 MIDDLE = ("name=gpt2_stdlib_parent_middle", "optim.tokens=1_638_400", "optim.warmup_tokens=163_840", "logger=csv")
+SHAPES = "third_width,half_width,two_thirds_width,half_width_half_depth,quarter_budget"
 EARLY = ("name=gpt2_stdlib_parent_early", "optim.tokens=409_600", "optim.warmup_tokens=40_960", "logger=csv")
 
 # Minutes on 2 cores, and the arguments of python -m.
@@ -75,7 +77,8 @@ STEPS = [
     (0, collect("controls_digits", "controls", "digits")),
     (22, train("controls_gpt2_stdlib_grid", *SWEEP)),
     (2, train("controls_gpt2_stdlib_grid", *SWEEP, "init=principal", "optim.lr=1e-3,8e-3")),
-    (1, train("controls_gpt2_stdlib_grid", *SWEEP, "init=spread_only,shuffled", "optim.lr=8e-3")),
+    (1, train("controls_gpt2_stdlib_grid", *SWEEP, "init=spread_only,shuffled", "optim.lr=8e-3,1.6e-2")),
+    (2, train("controls_gpt2_stdlib_grid", *SWEEP, f"init={EDGE}", "optim.lr=8e-3")),
     (0, collect("controls_gpt2_stdlib_grid", "controls", "gpt2_stdlib_grid")),
     (32, train("controls_gpt2_stdlib", *SWEEP)),
     (0, collect("controls_gpt2_stdlib", "controls", "gpt2_stdlib")),
@@ -85,6 +88,8 @@ STEPS = [
     (0, collect("gpt2_stdlib_parent_middle", "gaps", "gpt2_stdlib_middle_parent")),
     (3, gaps("_grid", "quarter_budget", "optim.lr=1e-3,2e-3,4e-3,8e-3")),
     (7, gaps("_grid", "quarter_budget", f"init={PARTS},{BETTER}")),
+    (1, gaps("_grid", "quarter_budget", "init=spread_only,blocks_only", "optim.lr=8e-3,1.6e-2")),
+    (1, gaps("_grid", "quarter_budget", "init=embeddings_only", "optim.lr=8e-3")),
     (5, gaps("_grid", "quarter_width", "optim.lr=2e-3,4e-3,8e-3,1.6e-2")),
     (3, gaps("_grid", "quarter_width", "init=random", "optim.lr=2e-3,4e-3,8e-3", "seed=101,102")),
     (4, gaps("_grid", "three_quarters_width", "init=subclone,principal")),
@@ -117,9 +122,9 @@ STEPS = [
     (0, collect("map_gpt2_stdlib", "principal", "gpt2_stdlib_map")),
     (1, train("digits_parent", "name=digits_parent_early", "optim.epochs=10", "logger=csv")),
     (0, collect("digits_parent_early", "gaps", "digits_early_parent")),
-    (14, train("gaps_digits_grid", *SWEEP)),
+    (17, train("gaps_digits_grid", *SWEEP)),
     (0, collect("gaps_digits_grid", "gaps", "digits_grid")),
-    (10, train("gaps_digits", *SWEEP, "case=third_width,two_thirds_width,half_width_half_depth,quarter_budget")),
+    (12, train("gaps_digits", *SWEEP, f"case={SHAPES}")),
     (6, train("gaps_digits", *SWEEP, "case=early_parent,random_parent", "init=subclone,principal")),
     (0, collect("gaps_digits", "gaps", "digits")),
     *(
