@@ -118,7 +118,7 @@ STEPS = [
     (0, collect("distill_gpt2_stdlib_grid", "gaps", "gpt2_stdlib_distilled_grid")),
     (5, train("distill_gpt2_stdlib", *SWEEP)),
     (0, collect("distill_gpt2_stdlib", "gaps", "gpt2_stdlib_distilled")),
-    (9, train("map_gpt2_stdlib", *SWEEP)),
+    (12, train("map_gpt2_stdlib", *SWEEP)),
     (0, collect("map_gpt2_stdlib", "principal", "gpt2_stdlib_map")),
     (1, train("digits_parent", "name=digits_parent_early", "optim.epochs=10", "logger=csv")),
     (0, collect("digits_parent_early", "gaps", "digits_early_parent")),
