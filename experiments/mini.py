@@ -30,12 +30,12 @@ PARTS = (
     "important_residual_only,important_head_only,important_hidden_only,uniform,score_rms,score_variance,score_taylor,"
     "score_branch,score_normalised,score_activation,embeddings_only,blocks_only,spread_only"
 )
-EDGE = "embeddings_only,inconsistent,least_important"
 BETTER = "principal_taylor,principal_refit,principal_taylor_refit,principal_no_scaling,subclone_refit"
 BLOCKS = "lose_first_blocks,lose_last_blocks,lose_spread_blocks,lose_least_blocks,principal_spread_blocks"
-MIDDLE = ("name=gpt2_stdlib_parent_middle", "optim.tokens=1_638_400", "optim.warmup_tokens=163_840", "logger=csv")
+EDGE = "embeddings_only,inconsistent,least_important"  # at the higher of two learning rates: a third one
 SHAPES = "third_width,half_width,two_thirds_width,half_width_half_depth,quarter_budget"
 EARLY = ("name=gpt2_stdlib_parent_early", "optim.tokens=409_600", "optim.warmup_tokens=40_960", "logger=csv")
+MIDDLE = ("name=gpt2_stdlib_parent_middle", "optim.tokens=1_638_400", "optim.warmup_tokens=163_840", "logger=csv")
 
 # Minutes on 2 cores, and the arguments of python -m.
 STEPS = [
