@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from subcloning import Plan, Scores, apply_plan, make_plan, permute, score, subclone
 from subcloning.axes import Anatomy
-from subcloning.plan import SELECTIONS, kept_blocks
+from subcloning.plan import SELECTIONS, _kept_blocks
 
 variants = pytest.mark.parametrize("variant", VARIANTS)
 # A norm before the blocks is a gain on the stream itself, so that it cannot be rotated.
@@ -293,8 +293,8 @@ def test_plan_for_a_child_on_the_meta_device(build):
         ("last", 2, 3, [0, 1, 1]),
     ],
 )
-def testkept_blocks(lost, parent, child, blocks):
-    assert kept_blocks(lost, parent, child) == blocks
+def test_kept_blocks(lost, parent, child, blocks):
+    assert _kept_blocks(lost, parent, child) == blocks
 
 
 @variants

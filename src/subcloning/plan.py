@@ -125,7 +125,11 @@ def make_plan(
     ignored = {ignore_mismatched} if isinstance(ignore_mismatched, str) else set(ignore_mismatched)
     rules = {axis: select if isinstance(select, str) else select.get(axis, "") for axis in p.family.probes}
     _check(p, c, scores, rules_of(rules), ignored)
-    blocks = kept_blocks(blocks, p.depth, c.depth, scores)
+    blocks = (
+        _kept_blocks(blocks, p.depth, c.depth, scores) if isinstance(blocks, str) else [int(block) for block in blocks]
+    )
+    if len(blocks) != c.depth or not all(0 <= b < p.depth for b in blocks):
+        raise SubcloningError(f"blocks {blocks}: expected {c.depth} parent blocks, each from 0 to {p.depth - 1}")
 
     def pairs(name):
         """axis -> (parent size, child size) of a child tensor."""
@@ -182,13 +186,7 @@ def middle(size: int, count: int) -> range:
     return range(start, start + count)
 
 
-def kept_blocks(lost: str | Sequence[int], parent: int, child: int, scores: Scores | None = None) -> list[int]:
-    """The parent block that each of a child's blocks copies; `lost` and errors as `blocks` in `make_plan`."""
-    if not isinstance(lost, str):
-        kept = [int(block) for block in lost]
-        if len(kept) != child or not all(0 <= block < parent for block in kept):
-            raise SubcloningError(f"blocks {kept}: expected {child} parent blocks, each from 0 to {parent - 1}")
-        return kept
+def _kept_blocks(lost: str, parent: int, child: int, scores: Scores | None = None) -> list[int]:
     if lost not in BLOCKS:
         raise SubcloningError(f"blocks={lost!r}: expected one of {', '.join(BLOCKS)}, or the blocks to keep")
     if child > parent:

@@ -50,57 +50,41 @@ def refit(
                 units = rearrange(torch.arange(size), f"({axes}) -> {axes}", **inner)
                 cut[name] = dim, units.index_select(layout.dims[dim].index(axis), kept).flatten()
     sources = {name: source_name(c, name, plan.blocks) for name in cut}
-    moments = {source: Moments() for source in sources.values()}  # of the layers' inputs
+    moments: dict[str, list] = {}  # positions, sum and products of a layer's inputs
 
     def listen(source):
-        return lambda module, args: moments[source].add(args[0].float().flatten(0, -2))
+        def hook(module, args):
+            z = args[0].float().flatten(0, -2)
+            found = moments.setdefault(source, [0, 0, 0])
+            for i, value in enumerate((len(z), z.sum(0), z.T @ z)):
+                found[i] = found[i] + value
+
+        return hook
 
     with ExitStack() as stack:
         stack.enter_context(evaluating(parent))
-        for source in moments:
+        for source in set(sources.values()):
             module = parent.get_submodule(source.removesuffix(".weight"))
             stack.callback(module.register_forward_pre_hook(listen(source)).remove)
         for batch in batches:
             args, kwargs = model_inputs(batch, next(parent.parameters()).device)
             parent(*args, **{**p.family.scoring_kwargs, **kwargs})
-    if any(not found.count for found in moments.values()):
+    if cut and not moments:
         raise SubcloningError("batches is empty: re-fitting needs at least one batch of the parent's data")
     for name, (dim, kept) in cut.items():
-        found = moments[sources[name]]
-        fit, offset = found.foretell(torch.arange(len(found.mean)), kept, ridge)  # (parent's inputs, kept ones)
+        count, total, products = (torch.as_tensor(x).cpu() for x in moments[sources[name]])
+        mean = total / count
+        covariance = products / count - mean.outer(mean)
+        among = covariance[kept][:, kept]
+        among.diagonal().add_(ridge * among.diagonal().mean().clamp(min=1e-12))  # silent inputs have none
+        fit = torch.linalg.solve(among, covariance[kept]).T  # (parent's inputs, kept ones)
         source, target, layout = p.tensors[sources[name]], c.tensors[name], c.layouts[name]
         lost = set(layout.dims[dim])
         maps = {a: None if a in lost else plan.map(name, c.family.key(a, c.blocks[name]), a) for a in layout.axes}
-        whole = target.new_empty([*target.shape[:dim], len(fit), *target.shape[dim + 1 :]])
+        whole = target.new_empty([*target.shape[:dim], len(mean), *target.shape[dim + 1 :]])
         transplant(source, whole, layout, maps, p.inner, 1.0)
         whole = whole.movedim(dim, -1)
         target.movedim(dim, -1).copy_(whole @ fit.to(whole))
         if (bias := name.removesuffix("weight") + "bias") in c.tensors:
-            c.tensors[bias] += whole @ offset.to(whole)
+            c.tensors[bias] += whole @ (mean - fit @ mean[kept]).to(whole)
     return child
-
-
-class Moments:
-    """Count, sum and products of activations x (positions, n), from which some of the n are foretold by others."""
-
-    def __init__(self):
-        self.count, self.total, self.products = 0, 0, 0
-
-    def add(self, x: Tensor) -> None:
-        self.count, self.total, self.products = self.count + len(x), self.total + x.sum(0), self.products + x.T @ x
-
-    @property
-    def mean(self) -> Tensor:
-        return (self.total / self.count).cpu()
-
-    def foretell(self, wanted: Tensor, known: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-        """A (wanted, known) and b (wanted,) of the ridge regression x[wanted] = A x[known] + b; indices into n.
-
-        ridge: relative to the mean variance of x[known].
-        """
-        mean = self.mean
-        covariance = (self.products / self.count).cpu() - mean.outer(mean)
-        among = covariance[known][:, known]
-        among.diagonal().add_(ridge * among.diagonal().mean().clamp(min=1e-12))  # silent inputs have none
-        fit = torch.linalg.solve(among, covariance[wanted][:, known].T).T
-        return fit, mean[wanted] - fit @ mean[known]

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from pytorch_lightning import LightningModule
 from timm.data import resolve_data_config
 from timm.models import save_for_hf
+from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
@@ -21,7 +22,6 @@ from ..data.augment import BatchTransform
 from ..data.images import ImageData
 from ..families import vit
 from .distil import Teacher
-from .groups import parameter_groups
 from .sharded import shard
 
 
@@ -109,7 +109,9 @@ class ImageClassifier(LightningModule):
     def configure_optimizers(self) -> dict:
         o = self.optim
         # From the bare model: its no-decay names (position and class embeddings) do not match under a wrapper's prefix.
-        groups = parameter_groups(self.model, o, self.model.no_weight_decay())
+        groups = param_groups_weight_decay(
+            self.model, o["weight_decay"], no_weight_decay_list=self.model.no_weight_decay()
+        )
         optimiser = torch.optim.AdamW(groups, lr=o["lr"], betas=tuple(o["betas"]), fused=self.fused)
         warmup, total = (round(o[key] * self.steps_per_epoch) for key in ("warmup_epochs", "epochs"))
         schedule = get_cosine_with_min_lr_schedule_with_warmup(

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
+from timm.optim import param_groups_weight_decay
 from torch import Tensor
 from torchmetrics import MeanMetric
 from transformers import AttentionInterface, GPT2Config, GPT2LMHeadModel, get_cosine_schedule_with_warmup
@@ -16,17 +17,11 @@ from ..axes import SubcloningError
 from ..cost import peak_flops, training_flops
 from ..families import gpt2
 from .distil import Teacher
-from .groups import parameter_groups
 from .sharded import shard
 
 # Blocks of text need no mask but the causal one. Under its own name "sdpa" finds that out from the position ids at each
 # step, which waits for the GPU; compiled, it builds the mask, and with a mask there is no flash attention.
 CAUSAL = "sdpa_causal"
-# From the embeddings to the last norm, as timm's `group_matcher` would say it.
-LAYERS = {
-    "stem": r"^transformer\.w[pt]e",
-    "blocks": [(r"^transformer\.h\.(\d+)", None), (r"^transformer\.ln_f", (99999,))],
-}
 AttentionInterface.register(CAUSAL, sdpa_attention_forward)
 
 
@@ -111,7 +106,9 @@ class LanguageModel(LightningModule):
     def configure_optimizers(self) -> dict:
         o = self.optim
         # Norms and biases are spared by their shape. The token embedding is decayed: tied, it is the head's matrix.
-        groups = parameter_groups(self.model, o, ["transformer.wpe.weight"], LAYERS)
+        groups = param_groups_weight_decay(
+            self.model, o["weight_decay"], no_weight_decay_list=["transformer.wpe.weight"]
+        )
         optimiser = torch.optim.AdamW(groups, lr=o["lr"], betas=tuple(o["betas"]), fused=self.fused)
         warmup, total = (round(o[key] / self.batch_tokens) for key in ("warmup_tokens", "tokens"))
         schedule = get_cosine_schedule_with_warmup(optimiser, warmup, total)

@@ -10,10 +10,9 @@ from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
 from torch import nn
 
-from ..axes import Anatomy, SubcloningError
-from ..bridge import bridged
+from ..axes import SubcloningError
 from ..controls import keep_only, match_spread
-from ..plan import SCORED, Plan, kept_blocks, make_plan, rules_of
+from ..plan import SCORED, Plan, make_plan, rules_of
 from ..refit import refit
 from ..scores import Scores, score
 from ..surgery import apply_plan
@@ -37,8 +36,6 @@ class Start(Callback):
         scoring = bool(init.select and (rules_of(init.select) & {*SCORED} or init.blocks == "least"))
         if scoring or (init.select and trainer.is_global_zero):
             parent = self.parent.trained()
-            if init.bridge:
-                parent = self._bridged(trainer, parent, model)
             scores = self._scores(trainer, parent) if scoring else None
             if trainer.is_global_zero:
                 plan = subcloned(init, parent, model, scores, self.cfg.seed, self.data)
@@ -48,14 +45,6 @@ class Start(Callback):
         if trainer.world_size > 1:
             model.load_state_dict(trainer.strategy.broadcast(model.state_dict()))
             assert_same_weights(model)
-
-    def _bridged(self, trainer: Trainer, parent: nn.Module, child: nn.Module) -> nn.Module:
-        """The same on every rank, as scores of one parent must be."""
-        kept = kept_blocks(self.cfg.init.blocks, Anatomy(parent).depth, Anatomy(child).depth)
-        parent = bridged(parent.to(trainer.strategy.root_device), kept, self.data.scoring_batches()).cpu()
-        if trainer.world_size > 1:
-            parent.load_state_dict(trainer.strategy.broadcast(parent.state_dict()))
-        return parent
 
     def _scores(self, trainer: Trainer, parent: nn.Module) -> Scores:
         """From the data that all ranks together read once. Only this is worth the device."""
