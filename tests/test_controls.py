@@ -119,9 +119,11 @@ def test_each_control_is_compared_with_subclone_seed_by_seed():
     assert text.loc["principal", "at the end"] == f"{np.exp(3.2):.1f}"
     open_ = controls_table(losses({"subclone": [4.0, 4.2], "uniform": [4.2, 4.0]}), TOKENS)
     assert open_[""].tolist() == ["open"]
-    accuracy = controls_table(curves({"subclone": [10, 10], "first": [1, 1], "random": [5, 5]}), STUDIES["digits"])
+    accuracy = controls_table(curves({"subclone": [10, 10], "random": [5, 5]}), STUDIES["digits"])
     assert accuracy["times as fast"].tolist() == ["2.00 [2.00, 2.00]"]
     assert accuracy["points better"].tolist() == ["+0.0 [+0.0, +0.0]"]
+    with pytest.raises(SubcloningError, match=r"\['first'\], which no question of CONTROLS"):
+        comparisons(losses({"subclone": [4.0], "first": [5.0]}), TOKENS)
 
 
 def test_figure_of_controls_has_a_row_for_each(tmp_path):

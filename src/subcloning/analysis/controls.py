@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from ..axes import SubcloningError
 from .convergence import quality_text, time_text
 from .speedup import Study, difference, final, speed_up, times_to_target
 from .style import COLOURS, figure, plain_log
@@ -37,7 +38,11 @@ CONTROLS = {
         "lose_spread_blocks": "spread",
         "lose_least_blocks": "least influential",
     },
-    "scale": {"subclone_no_scaling": "none", "scale_measured": "measured"},
+    "scale": {
+        "subclone_no_scaling": "none",
+        "subclone_head_unscaled": "none, tied head",
+        "scale_measured": "measured",
+    },
     "kept": {
         "embeddings_only": "outside the blocks",
         "blocks_only": "the blocks",
@@ -66,12 +71,16 @@ def comparisons(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
 
     Columns: question, init, label, lr, weight_decay, seeds, time (median, to the early target), caught_up (median, to
     the median of subclone's final values), sooner, final (mean), better. `sooner`, a ratio of times, and `better`,
-    the difference at the end in favour of the control, have their 95 % intervals in _low and _high.
+    the difference at the end in favour of the control, have their 95 % intervals in _low and _high. Raises
+    SubcloningError if `runs` has an init mode that is neither `subclone` nor in `CONTROLS`.
     """
 
     def of(series, init):
         return series.xs(init, level="init").droplevel(["lr", "weight_decay"])
 
+    known = {REFERENCE, *(init for labels in CONTROLS.values() for init in labels)}
+    if unknown := set(runs["init"]) - known:
+        raise SubcloningError(f"runs of {sorted(unknown)}, which no question of CONTROLS asks for: add them there")
     times, last = times_to_target(runs, study, study.target), final(runs, study)
     catching_up = times_to_target(runs, study, of(last, REFERENCE).median())
     rows = []

@@ -131,7 +131,7 @@ def principal(root: Path) -> None:
             save(convergence_figure(runs, e.study), root / "principal" / e.folder)
             fill(root / "principal" / "README.md", e.folder, markdown(convergence_table(runs, e.study)))
         if (file := root / "principal" / f"{e.folder}_map.csv").exists():
-            grid = pd.read_csv(file)
+            grid = _arms(_with(e.grid, pd.read_csv(file)), "random", "subclone", "principal")
             save(tuning_figure(grid, e.study), file.with_suffix(""))
             fill(root / "principal" / "README.md", file.stem, markdown(tuning_table(grid, e.study)))
 
