@@ -32,8 +32,15 @@ PARTS = (
 )
 BETTER = "principal_taylor,principal_refit,principal_taylor_refit,principal_no_scaling,subclone_refit"
 BLOCKS = "lose_first_blocks,lose_last_blocks,lose_spread_blocks,lose_least_blocks,principal_spread_blocks"
+LOW = (  # at the lowest of three learning rates on digits
+    "subclone,random_subset,important_head_only,important_hidden_only,score_taylor,score_activation,score_branch,"
+    "score_variance,score_normalised,subclone_no_scaling,subclone_refit,principal_refit,principal_taylor_refit"
+)
+HIGH = "uniform,shuffled,spread_only,blocks_only,principal,principal_activation"  # at the highest
 EDGE = "embeddings_only,inconsistent,least_important"  # at the higher of two learning rates: a third one
-SHAPES = "third_width,half_width,two_thirds_width,half_width_half_depth,quarter_budget"
+EQUAL = "two_thirds_width_3_blocks,five_sixths_width_2_blocks"
+SHAPES = f"third_width,half_width,two_thirds_width,half_width_half_depth,{EQUAL},quarter_budget"
+KEPT = "uniform,inconsistent,embeddings_only,shuffled,spread_only,principal_spread_only"
 EARLY = ("name=gpt2_stdlib_parent_early", "optim.tokens=409_600", "optim.warmup_tokens=40_960", "logger=csv")
 MIDDLE = ("name=gpt2_stdlib_parent_middle", "optim.tokens=1_638_400", "optim.warmup_tokens=163_840", "logger=csv")
 
@@ -71,9 +78,13 @@ STEPS = [
     (0, collect("fig13_gpt2_stdlib_grid", "fig13_parent", "gpt2_stdlib_grid")),
     (3, train("fig13_gpt2_stdlib", *SWEEP)),
     (0, collect("fig13_gpt2_stdlib", "fig13_parent", "gpt2_stdlib")),
-    (35, train("controls_digits_grid", *SWEEP)),
+    (40, train("controls_digits_grid", *SWEEP)),
+    (5, train("controls_digits_grid", *SWEEP, f"init={LOW}", "optim.lr=5e-4")),
+    (4, train("controls_digits_grid", *SWEEP, f"init={HIGH}", "optim.lr=8e-3,1.6e-2")),
+    (1, train("controls_digits_grid", *SWEEP, "init=principal_taylor", "optim.lr=8e-3")),
+    (1, train("controls_digits_grid", *SWEEP, "init=principal_taylor_refit", "optim.lr=2.5e-4")),
     (0, collect("controls_digits_grid", "controls", "digits_grid")),
-    (30, train("controls_digits", *SWEEP)),
+    (35, train("controls_digits", *SWEEP)),
     (0, collect("controls_digits", "controls", "digits")),
     (22, train("controls_gpt2_stdlib_grid", *SWEEP)),
     (2, train("controls_gpt2_stdlib_grid", *SWEEP, "init=principal", "optim.lr=1e-3,8e-3")),
@@ -103,6 +114,7 @@ STEPS = [
     (2, gaps("_grid", "random_parent", "init=principal", "optim.lr=2e-3,4e-3,8e-3")),
     (1, gaps("_grid", "random_parent", "init=subclone")),
     (5, gaps("_grid", "fourfold_budget", "init=subclone")),
+    (6, gaps("_grid", "fourfold_budget", "init=random", "optim.lr=1e-3,2e-3,4e-3")),
     (5, gaps("_grid", "fourfold_budget", "init=principal", "optim.lr=1e-3,2e-3")),
     (0, collect("gaps_gpt2_stdlib_grid", "gaps", "gpt2_stdlib_grid")),
     (11, gaps("", "quarter_budget", f"init=random,subclone,principal,{PARTS},{BETTER}")),
@@ -111,7 +123,7 @@ STEPS = [
     (11, gaps("", "half_width_half_depth", f"init=random,subclone,principal,{BLOCKS}")),
     (4, gaps("", "three_quarters_width_2_blocks")),
     (2, gaps("", "full_width_1_block", "init=random,subclone")),
-    (12, gaps("", "fourfold_budget", "init=subclone,principal")),
+    (18, gaps("", "fourfold_budget")),
     (9, gaps("", "middle_parent,early_parent,random_parent", "init=subclone,principal")),
     (0, collect("gaps_gpt2_stdlib", "gaps", "gpt2_stdlib")),
     (4, train("distill_gpt2_stdlib_grid", *SWEEP)),
@@ -122,11 +134,23 @@ STEPS = [
     (0, collect("map_gpt2_stdlib", "principal", "gpt2_stdlib_map")),
     (1, train("digits_parent", "name=digits_parent_early", "optim.epochs=10", "logger=csv")),
     (0, collect("digits_parent_early", "gaps", "digits_early_parent")),
-    (17, train("gaps_digits_grid", *SWEEP)),
+    (21, train("gaps_digits_grid", *SWEEP)),
+    (3, train("gaps_digits_grid", *SWEEP, "case=half_width_half_depth", f"init={BLOCKS}")),
+    (4, train("gaps_digits_grid", *SWEEP, "case=half_width", f"init={KEPT}")),
+    (1, train("gaps_digits_grid", *SWEEP, "case=random_parent", "init=spread_only,principal_spread_only")),
     (0, collect("gaps_digits_grid", "gaps", "digits_grid")),
-    (12, train("gaps_digits", *SWEEP, f"case={SHAPES}")),
+    (16, train("gaps_digits", *SWEEP, f"case={SHAPES}")),
+    (3, train("gaps_digits", *SWEEP, "case=half_width_half_depth", f"init={BLOCKS}")),
+    (4, train("gaps_digits", *SWEEP, "case=half_width", f"init={KEPT}")),
     (6, train("gaps_digits", *SWEEP, "case=early_parent,random_parent", "init=subclone,principal")),
+    (2, train("gaps_digits", *SWEEP, "case=random_parent", "init=spread_only,principal_spread_only")),
     (0, collect("gaps_digits", "gaps", "digits")),
+    (2, train("distill_digits_grid", *SWEEP)),
+    (0, collect("distill_digits_grid", "gaps", "digits_distilled_grid")),
+    (2, train("distill_digits", *SWEEP)),
+    (0, collect("distill_digits", "gaps", "digits_distilled")),
+    (10, train("map_digits", *SWEEP)),
+    (0, collect("map_digits", "principal", "digits_map")),
     *(
         (1, ["subcloning.analysis", figure, f"experiment={experiment}", "--folder", "experiments"])
         for figure in ("fig02", "fig03")

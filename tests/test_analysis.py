@@ -21,7 +21,7 @@ DIGITS = STUDIES["digits"]
 RUN = [name for name in STUDIES if (ROOT / "experiments" / name / "runs.csv").exists()]
 TUNED = [name for name in STUDIES if (ROOT / "experiments" / name / "grid.csv").exists()]
 CONTROLLED = ("digits", "gpt2_stdlib")
-GAPS = ("gaps_gpt2_stdlib", "gaps_digits", "distill_gpt2_stdlib")
+GAPS = ("gaps_gpt2_stdlib", "gaps_digits", "distill_gpt2_stdlib", "distill_digits")
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ CONTROLS = {
         "blocks_only": "the blocks",
         "shuffled": "values, not wiring",
         "spread_only": "spread of values",
+        "principal_spread_only": "spread of principal",
         "random": "nothing",
     },
     "directions": {

@@ -17,6 +17,8 @@ CASES = {
     "quarter_width": "1/4 width",
     "half_width_half_depth": "1/2 width and depth",
     "three_quarters_width_2_blocks": "3/4 width, 1/3 depth",
+    "two_thirds_width_3_blocks": "2/3 width, 1/2 depth",
+    "five_sixths_width_2_blocks": "5/6 width, 1/3 depth",
     "full_width_1_block": "whole width, 1/6 depth",
     "quarter_budget": "1/4 budget",
     "fourfold_budget": "4 x budget",
