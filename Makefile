@@ -22,7 +22,7 @@ demo-gpt2: .venv/installed
 figures: .venv/installed
 	$(PY) -m subcloning.analysis
 
-# All studies of mini scale from nothing: eight hours on 2 cores. Stopped at any point, it goes on where it was.
+# All studies of mini scale from nothing: nine and a half hours on 2 cores. Stopped at any point, it goes on where it was.
 study-mini: .venv/installed
 	$(PY) experiments/mini.py
 
