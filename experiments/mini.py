@@ -40,6 +40,7 @@ HIGH = "uniform,shuffled,spread_only,blocks_only,principal,principal_activation"
 EDGE = "embeddings_only,inconsistent,least_important"  # at the higher of two learning rates: a third one
 EQUAL = "two_thirds_width_3_blocks,five_sixths_width_2_blocks"
 SHAPES = f"third_width,half_width,two_thirds_width,half_width_half_depth,{EQUAL},quarter_budget"
+HIGHER = "optim.lr=4e-3,8e-3,1.6e-2"
 KEPT = "uniform,inconsistent,embeddings_only,shuffled,spread_only,principal_spread_only"
 EARLY = ("name=gpt2_stdlib_parent_early", "optim.tokens=409_600", "optim.warmup_tokens=40_960", "logger=csv")
 MIDDLE = ("name=gpt2_stdlib_parent_middle", "optim.tokens=1_638_400", "optim.warmup_tokens=163_840", "logger=csv")
@@ -139,6 +140,7 @@ STEPS = [
     (21, train("gaps_digits_grid", *SWEEP)),
     (3, train("gaps_digits_grid", *SWEEP, "case=half_width_half_depth", f"init={BLOCKS}")),
     (4, train("gaps_digits_grid", *SWEEP, "case=half_width", f"init={KEPT}")),
+    (3, train("gaps_digits_grid", *SWEEP, "case=half_width", "init=subclone,principal", HIGHER, "seed=101,102,103")),
     (1, train("gaps_digits_grid", *SWEEP, "case=random_parent", "init=spread_only,principal_spread_only")),
     (0, collect("gaps_digits_grid", "gaps", "digits_grid")),
     (16, train("gaps_digits", *SWEEP, f"case={SHAPES}")),
