@@ -26,6 +26,10 @@ def gaps(part: str, case: str, *options: str) -> list[str]:
     return train(f"gaps_gpt2_stdlib{part}", *SWEEP, f"case={case}", *options)
 
 
+def share(weight: str, temperature: str) -> tuple[str, str]:
+    return f"distill.weight={weight}", f"distill.temperature={temperature}"
+
+
 PARTS = (
     "important_residual_only,important_head_only,important_hidden_only,uniform,score_rms,score_variance,score_taylor,"
     "score_branch,score_normalised,score_activation,embeddings_only,blocks_only,spread_only"
@@ -40,6 +44,7 @@ HIGH = "uniform,shuffled,spread_only,blocks_only,principal,principal_activation"
 EDGE = "embeddings_only,inconsistent,least_important"  # at the higher of two learning rates: a third one
 EQUAL = "two_thirds_width_3_blocks,five_sixths_width_2_blocks"
 SHAPES = f"third_width,half_width,two_thirds_width,half_width_half_depth,{EQUAL},quarter_budget"
+FOUR_SEEDS = "seed=100,101,102,103"
 HIGHER = "optim.lr=4e-3,8e-3,1.6e-2"
 KEPT = "uniform,inconsistent,embeddings_only,shuffled,spread_only,principal_spread_only"
 EARLY = ("name=gpt2_stdlib_parent_early", "optim.tokens=409_600", "optim.warmup_tokens=40_960", "logger=csv")
@@ -132,6 +137,8 @@ STEPS = [
     (5, train("distill_gpt2_stdlib", *SWEEP)),
     (0, collect("distill_gpt2_stdlib", "gaps", "gpt2_stdlib_distilled")),
     (6, train("distill_share_gpt2_stdlib", *SWEEP)),
+    (2, train("distill_share_gpt2_stdlib", *SWEEP, "init=subclone,principal", *share("0.9", "2.0"), "seed=0,1,2")),
+    (1, train("distill_share_gpt2_stdlib", *SWEEP, "init=random", *share("0.9", "1.0"), "seed=0,1,2")),
     (0, collect("distill_share_gpt2_stdlib", "gaps", "gpt2_stdlib_distilled_share")),
     (12, train("map_gpt2_stdlib", *SWEEP)),
     (0, collect("map_gpt2_stdlib", "principal", "gpt2_stdlib_map")),
@@ -141,6 +148,7 @@ STEPS = [
     (3, train("gaps_digits_grid", *SWEEP, "case=half_width_half_depth", f"init={BLOCKS}")),
     (4, train("gaps_digits_grid", *SWEEP, "case=half_width", f"init={KEPT}")),
     (3, train("gaps_digits_grid", *SWEEP, "case=half_width", "init=subclone,principal", HIGHER, "seed=101,102,103")),
+    (1, train("gaps_digits_grid", *SWEEP, "case=half_width", "init=principal", "optim.lr=3.2e-2", FOUR_SEEDS)),
     (1, train("gaps_digits_grid", *SWEEP, "case=random_parent", "init=spread_only,principal_spread_only")),
     (0, collect("gaps_digits_grid", "gaps", "digits_grid")),
     (16, train("gaps_digits", *SWEEP, f"case={SHAPES}")),
