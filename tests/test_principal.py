@@ -31,7 +31,7 @@ def rotate(parent, scores):
     """A copy of `parent` with nothing cut, but its stream rotated."""
     plan = make_plan(parent, parent, scores)
     size, _ = plan.sizes["residual"]
-    plan.maps["residual"], energy = principal_map(scores.means[STREAM], size, is_centred(parent))
+    plan.maps["residual"], energy = principal_map(scores.means[STREAM], size, is_centred(Anatomy(parent)))
     assert energy == pytest.approx(1)
     anatomy = Anatomy(parent)
     gains = [name for name, row in anatomy.rows.items() if row in neuronwise(anatomy.family)]

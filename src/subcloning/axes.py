@@ -139,14 +139,14 @@ def family_of(model: nn.Module) -> Family:
 class Anatomy:
     """A model seen through its family's table. Reads only names and shapes, so the meta device will do.
 
-    tensors: every parameter and persistent buffer once; a tied tensor goes by its first name.
+    model: the model itself. tensors: every parameter and persistent buffer once; a tied tensor goes by its first name.
     aliases: every name, tied ones included, to the name in `tensors`.
     rows, layouts, blocks: each tensor's row of the table, its axes, and its block number (or None).
     sizes: axis key (see `Family.key`) -> size.
     """
 
     def __init__(self, model: nn.Module):
-        self.family = family_of(model)
+        self.model, self.family = model, family_of(model)
         self.tensors: dict[str, Tensor] = {}
         self.aliases: dict[str, str] = {}
         self.rows: dict[str, str] = {}
@@ -165,6 +165,11 @@ class Anatomy:
         self.inner = self.family.inner_sizes(model)
         for name, tensor in self.tensors.items():
             self._solve_sizes(name, tensor)
+
+    @classmethod
+    def of(cls, model: "nn.Module | Anatomy") -> "Anatomy":
+        """The anatomy of `model`, which may be one already: built once, it is handed on."""
+        return model if isinstance(model, Anatomy) else cls(model)
 
     def _find_row(self, name: str, tensor: Tensor) -> None:
         found = [(row, m, layout) for row, (p, layout) in self.family.rows.items() if (m := p.fullmatch(name))]

@@ -158,7 +158,7 @@ def make_plan(
             elif rotates and c.rows[name] in neuronwise(p.family):  # all of one value, once folded
                 maps[f"{name}:{axis}"] = torch.arange(new)
             elif rotates and key not in maps:
-                maps[key], energy = principal_map(scores.means[STREAM], new, is_centred(parent))
+                maps[key], energy = principal_map(scores.means[STREAM], new, is_centred(p))
             elif key not in maps:
                 ranking = scores and scores.of(axis, None if axis in p.family.shared else blocks[block])
                 if ranking is not None and len(ranking) != old:

@@ -24,12 +24,11 @@ from torch import Tensor, nn
 from .axes import Anatomy, Family, SubcloningError
 
 
-def norms_of(model: nn.Module) -> dict[str, tuple[str, ...]]:
+def norms_of(anatomy: Anatomy) -> dict[str, tuple[str, ...]]:
     """Each norm of the residual stream -> the linear layers that read its output.
 
     Raises SubcloningError where a norm has no such layer, so that the stream cannot be rotated.
     """
-    anatomy = Anatomy(model)
     found = {}
     for row, readers in anatomy.family.norms.items():
         for block in range(anatomy.depth) if "{block}" in row else [None]:
@@ -51,9 +50,9 @@ def neuronwise(family: Family) -> set[str]:
     return {*(f"{norm}.weight" for norm in family.norms), *family.gains}
 
 
-def is_centred(model: nn.Module) -> bool:
+def is_centred(anatomy: Anatomy) -> bool:
     """Whether the model's norms subtract the stream's mean."""
-    return any(isinstance(model.get_submodule(norm), nn.LayerNorm) for norm in norms_of(model))
+    return any(isinstance(anatomy.model.get_submodule(norm), nn.LayerNorm) for norm in norms_of(anatomy))
 
 
 def principal_map(stream: Tensor, size: int, keep_mean: bool) -> tuple[Tensor, float]:
@@ -93,7 +92,7 @@ def folded(model: nn.Module) -> nn.Module:
         (dim,) = (i for i, axes in enumerate(anatomy.layouts[anatomy.aliases[name]].dims) if axes == ("residual",))
         return dim
 
-    for norm, readers in norms_of(model).items():
+    for norm, readers in norms_of(anatomy).items():
         gain, bias = tensors[f"{norm}.weight"], tensors.get(f"{norm}.bias")
         if any(anatomy.aliases[name] != name for name in (f"{reader}.weight" for reader in readers)):
             gain.fill_(gain.mean())

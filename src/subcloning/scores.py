@@ -155,8 +155,8 @@ def score(
         return hook
 
     counted = f"{next(axis for axis in probes if len(probes[axis]) == 1)}.0"
-    norms = norms_of(parent) if stream else ()
-    keep_mean = stream and is_centred(parent)
+    norms = norms_of(anatomy) if stream else ()
+    keep_mean = stream and is_centred(anatomy)
     device = next(iter(anatomy.tensors.values())).device
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(loss is not None))
