@@ -3,7 +3,8 @@
 from . import families  # noqa: F401  (registers the model families)
 from .axes import Family, Probe, SubcloningError, register
 from .plan import Plan, make_plan
-from .scores import Scores, score
+from .scores import Scores
+from .scoring import score
 from .surgery import apply_plan, permute, subclone
 
 __all__ = [

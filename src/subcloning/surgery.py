@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from .axes import Anatomy, Layout, SubcloningError
 from .plan import Plan, check_counterparts, make_plan, rules_of, source_name
 from .principal import folded
-from .scores import Scores, score
+from .scores import Scores
+from .scoring import score
 
 
 def subclone(
