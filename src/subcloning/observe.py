@@ -136,18 +136,27 @@ def _first_keyword(module: nn.Module, kwargs: Mapping[str, object]) -> str | Non
 
 
 @contextmanager
+def no_autocast() -> Iterator[None]:
+    """Within, or in a function that it decorates, all is computed in the dtypes that are given."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    with ExitStack() as stack:
+        for kind in {"cpu", accelerator.type} if accelerator else {"cpu"}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@contextmanager
 def undisturbed(model: nn.Module, gradients: bool = False) -> Iterator[None]:
     """Within, evaluation mode, no autocast, and no gradients unless asked for.
 
     Afterwards each module's mode and the global random state are as before.
     """
-    devices = {tensor.device for tensor in model.parameters()}
+    devices = {tensor.device for tensor in model.parameters() if tensor.device.type == "cuda"}
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.set_grad_enabled(gradients))
-        stack.enter_context(torch.random.fork_rng(devices=[d for d in devices if d.type == "cuda"]))
-        for kind in {device.type for device in devices} - {"meta"}:
-            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(torch.random.fork_rng(devices=list(devices)))
+        stack.enter_context(no_autocast())
         for module in model.modules():
             stack.callback(setattr, module, "training", module.training)
         model.eval()

@@ -16,13 +16,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .axes import Anatomy, SubcloningError
-from .observe import Call, observe
+from .observe import Call, no_autocast, observe
 from .plan import Plan, source_name
 from .principal import folded
 from .surgery import transplant
 
 
 @torch.no_grad()
+@no_autocast()
 def refit(
     plan: Plan,
     parent: nn.Module,
