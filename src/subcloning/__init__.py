@@ -2,9 +2,10 @@
 
 from . import families  # noqa: F401  (registers the model families)
 from .axes import Family, Probe, SubcloningError, register
+from .child import subclone
 from .plan import Plan, make_plan
 from .scores import Scores, score
-from .surgery import apply_plan, permute, subclone
+from .surgery import apply_plan, permute
 
 __all__ = [
     "Family",

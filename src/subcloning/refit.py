@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .axes import Anatomy, SubcloningError
 from .plan import Plan, source_name
-from .principal import folded
+from .principal import Folded
 from .scores import evaluating, model_inputs
 from .surgery import transplant
 
@@ -35,8 +35,8 @@ def refit(
     batches: as for `score`; of each such layer n x n products of its n inputs are held. ridge: relative to the mean
     variance of the kept inputs.
     """
-    parent = folded(parent) if any(map(plan.rotates, plan.maps)) else parent
-    p, c = Anatomy(parent), Anatomy(child)
+    p, c = Anatomy.of(parent), Anatomy.of(child)
+    given = Folded(p, c.tied) if plan.rotated else p
     cut = {}  # child tensor -> its input dimension, and which of the parent's inputs it keeps
     for name in set(c.tensors) - set(plan.fresh):
         layout, block = c.layouts[name], c.blocks[name]
@@ -78,7 +78,7 @@ def refit(
         among = covariance[kept][:, kept]
         among.diagonal().add_(ridge * among.diagonal().mean().clamp(min=1e-12))  # silent inputs have none
         fit = torch.linalg.solve(among, covariance[kept]).T  # (parent's inputs, kept ones)
-        source, target, layout = p.tensors[sources[name]], c.tensors[name], c.layouts[name]
+        source, target, layout = given[sources[name]], c.tensors[name], c.layouts[name]
         lost = set(layout.dims[dim])
         maps = {a: None if a in lost else plan.map(name, c.family.key(a, c.blocks[name]), a) for a in layout.axes}
         whole = target.new_empty([*target.shape[:dim], len(mean), *target.shape[dim + 1 :]])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .axes import Anatomy, Family, Probe, SubcloningError
 from .files import load_tensors, save_tensors
-from .principal import is_centred, norms_of
+from .principal import is_centred
 
 # Statistic -> (what is averaged over positions, what is made of the averages).
 STATISTICS = {
@@ -155,7 +155,7 @@ def score(
         return hook
 
     counted = f"{next(axis for axis in probes if len(probes[axis]) == 1)}.0"
-    norms = norms_of(anatomy) if stream else ()
+    norms = anatomy.norms if stream else ()
     keep_mean = stream and is_centred(anatomy)
     device = next(iter(anatomy.tensors.values())).device
     with ExitStack() as stack:
