@@ -6,6 +6,7 @@ from .child import subclone
 from .plan import Plan, make_plan
 from .scores import Scores, score
 from .surgery import apply_plan, permute
+from .verification import verify
 
 __all__ = [
     "Family",
@@ -19,4 +20,5 @@ __all__ = [
     "register",
     "score",
     "subclone",
+    "verify",
 ]
