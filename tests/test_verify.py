@@ -28,7 +28,9 @@ def test_every_family_describes_its_models(variant):
 
 
 @pytest.mark.parametrize(
-    "options", [{"global_pool": "max"}, {"global_pool": "avgmax"}, {"block_fn": ResPostBlock}], ids=["max", "avgmax", "rpn"]
+    "options",
+    [{"global_pool": "max"}, {"global_pool": "avgmax"}, {"block_fn": ResPostBlock}],
+    ids=["max", "avgmax", "rpn"],
 )
 def test_variants_that_can_be_permuted_only(options):
     """Their tensors have the names of the others; rotated in silence, they were wrong by a third or more."""

@@ -43,10 +43,13 @@ class Layout:
         sides = re.split("<-|->", text)
         if len(sides) > 2 or not all(re.fullmatch(r"(\s*(\w+|\(\s*\w+(\s+\w+)*\s*\)))+\s*", side) for side in sides):
             raise SubcloningError(f"axes {text!r}: expected names and (groups of names), with at most one <- or ->")
+        if numbers := [axis for axis in re.findall(r"\w+", text) if axis.isdigit() and axis != "1"]:
+            raise SubcloningError(
+                f"axes {text!r}: the only number that may stand for an axis is 1, name the {numbers[0]}"
+            )
         dims = [tuple(group.strip("()").split()) for group in re.findall(r"\([^)]*\)|\w+", text)]
         fan_in = "" if len(sides) == 1 else sides[1] if "<-" in text else sides[0]
-        # A number stands for a dimension of that size, which nothing cuts.
-        return cls(text, tuple(dims), tuple(axis for axis in re.findall(r"\w+", fan_in) if not axis.isdigit()))
+        return cls(text, tuple(dims), tuple(axis for axis in re.findall(r"\w+", fan_in) if axis != "1"))
 
     @property
     def einops(self) -> str:
