@@ -89,7 +89,7 @@ def test_a_child_from_inference_mode_is_refused():
 
 def test_a_one_among_the_axes_that_a_layer_sums_over_is_no_axis():
     assert Layout.parse("residual <- 1 hidden").fan_in == ("hidden",)
-    with pytest.raises(SubcloningError, match="'residual <- 7'.*name the 7"):
+    with pytest.raises(SubcloningError, match=r"'residual <- 7'.*name the 7"):
         Layout.parse("residual <- 7")
 
 
