@@ -19,7 +19,7 @@ from torch import nn
 from subcloning import SubcloningError
 from subcloning.analysis.__main__ import everything, measure
 from subcloning.analysis.figures import FIGURES, evidence
-from subcloning.analysis.parents import correlations, hooked
+from subcloning.analysis.parents import CHANGES, correlations
 from subcloning.analysis.results import CLAIMS, results
 from subcloning.analysis.speedup import Study, difference
 from subcloning.analysis.studies import STUDIES
@@ -38,6 +38,7 @@ from subcloning.analysis.verdicts import (
     nearer_parent,
     without,
 )
+from subcloning.observe import hooked
 from subcloning.submit import expand
 from subcloning.training.run import run
 
@@ -49,14 +50,14 @@ SCALING = without("subclone_no_scaling")
 def test_a_removed_block_is_one_that_is_not_there(build, place):
     model = build()
     x = inputs(model)
-    for change, order in ((lambda x, y, again: x, [0, 2]), (lambda x, y, again: again(y), [0, 1, 1, 2])):
+    for change, order in ((CHANGES["removed"], [0, 2]), (CHANGES["duplicated"], [0, 1, 1, 2])):
         other = copy.deepcopy(model)
         blocks = other.get_submodule(place)
         chosen = [blocks[i] for i in order]
         other.set_submodule(
             place, nn.Sequential(*chosen) if isinstance(blocks, nn.Sequential) else nn.ModuleList(chosen)
         )
-        with hooked({model.get_submodule(place)[1]: change}):
+        with hooked(model, [(f"{place}.1", change)]):
             found = outputs(model, x)
         torch.testing.assert_close(found, outputs(other, x))
         assert not torch.allclose(found, outputs(model, x), atol=1e-4)

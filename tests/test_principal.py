@@ -10,7 +10,6 @@ from torch import nn
 
 from subcloning import Plan, SubcloningError, apply_plan, make_plan, score, subclone
 from subcloning.axes import Anatomy
-from subcloning.plan import STREAM
 from subcloning.principal import Folded, is_centred, neuronwise, principal_map
 
 ROTATABLE = [name for name in VARIANTS if name != "vit_pre_norm"]
@@ -31,7 +30,7 @@ def rotate(parent, scores):
     """A copy of `parent` with nothing cut, but its stream rotated."""
     plan = make_plan(parent, parent, scores)
     size, _ = plan.sizes["residual"]
-    plan.maps["residual"], energy = principal_map(scores.means[STREAM], size, is_centred(Anatomy(parent)))
+    plan.maps["residual"], energy = principal_map(scores.stream, size, is_centred(Anatomy(parent)))
     assert energy == pytest.approx(1)
     anatomy = Anatomy(parent)
     gains = [name for name, row in anatomy.rows.items() if row in neuronwise(anatomy.family)]
@@ -91,7 +90,7 @@ def test_map_is_orthonormal_and_carries_the_mean_to_the_mean(variant):
     assert rows.shape == plan.sizes["residual"][::-1] == (12, 24)
     torch.testing.assert_close(rows @ rows.T, torch.eye(12), atol=1e-5, rtol=0)
     torch.testing.assert_close(rows.mean(0), torch.full((24,), (24 * 12) ** -0.5), atol=1e-5, rtol=0)
-    stream = scores.means[STREAM]
+    stream = scores.stream
     kept = (rows @ stream @ rows.T).trace() / stream.trace()
     assert kept.item() == pytest.approx(plan.energy, abs=1e-5)
     random = torch.linalg.qr(torch.randn(24, 12, generator=torch.Generator().manual_seed(0))).Q.T
@@ -108,7 +107,7 @@ def test_stream_is_what_the_norms_see():
     with torch.no_grad():
         parent(x)
     wanted = torch.stack([y.flatten(0, 1).T @ y.flatten(0, 1) / y.shape[:2].numel() for y in seen]).mean(0)
-    torch.testing.assert_close(scored(parent).means[STREAM], wanted, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(scored(parent).stream, wanted, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])

@@ -26,7 +26,7 @@ def rotation(parent, child):
     """A plan that cuts nothing, but rotates the stream."""
     plan, anatomy = make_plan(parent, child, select="first"), Anatomy(parent)
     size = anatomy.sizes["residual"]
-    stream = score(parent, [inputs(parent)], stream=True).means["stream"]
+    stream = score(parent, [inputs(parent)], stream=True).stream
     plan.maps["residual"], _ = principal_map(stream, size, is_centred(anatomy))
     names = Anatomy(child).rows.items()
     plan.maps.update({f"{n}:residual": torch.arange(size) for n, row in names if row in neuronwise(anatomy.family)})

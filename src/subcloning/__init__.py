@@ -4,7 +4,8 @@ from . import families  # noqa: F401  (registers the model families)
 from .axes import Family, Probe, SubcloningError, register
 from .child import subclone
 from .plan import Plan, make_plan
-from .scores import Scores, score
+from .scores import Scores
+from .scoring import score
 from .surgery import apply_plan, permute
 from .verification import verify
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from .axes import Anatomy, SubcloningError
 from .plan import make_plan, rules_of
 from .refit import refit as make_up
-from .scores import Scores, score
+from .scores import Scores
+from .scoring import score
 from .surgery import apply_plan
 
 
@@ -33,9 +34,9 @@ def subclone(
         if batches is None:
             raise SubcloningError("refit=True needs batches of the parent's data: subclone(parent, child, batches)")
         batches = batches if isinstance(batches, Tensor | Mapping) else list(batches)  # to be read twice
-    if scores is None and batches is not None:
-        scores = score(parent, batches, stream="principal" in rules_of(select))
     p, c = Anatomy(parent), Anatomy(child)
+    if scores is None and batches is not None:
+        scores = score(p, batches, stream="principal" in rules_of(select))
     plan = make_plan(p, c, scores, select=select, **plan_options)
     apply_plan(plan, p, c, scale=scale, scale_tied=scale_tied)
-    return make_up(plan, parent, child, batches) if refit else child
+    return make_up(plan, p, c, batches) if refit else child

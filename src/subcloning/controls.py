@@ -3,14 +3,14 @@
 What makes a subcloned child train faster? Take one thing away at a time (experiments/controls).
 """
 
-from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from .axes import Anatomy, SubcloningError
+from .observe import Call, observe
 from .plan import Plan, source_name
-from .scores import evaluating
 from .surgery import fan_in_factor, transplant
 
 KEPT = ("shuffled", "spread", "embeddings", "blocks")
@@ -58,35 +58,24 @@ def match_spread(plan: Plan, parent: nn.Module, child: nn.Module, batch: Tensor)
     sources = {name: source_name(c, name, plan.blocks).removesuffix(".weight") for name in cut}
     wanted: dict[str, Tensor] = {}
 
-    def variance(module: nn.Module, output: Tensor) -> Tensor:
-        """(units,) of the outputs without bias."""
-        return (output if module.bias is None else output - module.bias).flatten(0, -2).var(0)
+    def measure(source: str, call: Call) -> None:
+        wanted[source] = call.rows(call.output).var(0)  # which a bias does not change
 
-    def measure(source):
-        def hook(module, args, output):
-            wanted[source] = variance(module, output)
-
-        return hook
-
-    def scale(name):
-        units = c.layouts[name].outputs
+    def scale(name: str, call: Call) -> Tensor:
+        units, module = c.layouts[name].outputs, child.get_submodule(name.removesuffix(".weight"))
         maps = {axis: plan.map(name, c.family.key(axis, c.blocks[name]), axis) for axis in units.axes}
+        found = call.rows(call.output).var(0)
+        kept = torch.empty_like(found)
+        transplant(wanted[sources[name]], kept, units, maps, p.inner, 1.0)
+        factor = (kept.mean() / found.mean()).sqrt()
+        if not factor.isfinite():
+            raise SubcloningError(
+                f"the outputs of {name} are not finite or do not vary over this batch: give one of several positions, "
+                "and check the parent's weights"
+            )
+        module.weight.mul_(factor)
+        return call.again(call.input)
 
-        def hook(module, args, output):
-            found = variance(module, output)
-            kept = torch.empty_like(found)
-            transplant(wanted[sources[name]], kept, units, maps, p.inner, 1.0)
-            factor = (kept.mean() / found.mean()).sqrt()
-            module.weight.mul_(factor)
-            return output * factor if module.bias is None else (output - module.bias) * factor + module.bias
-
-        return hook
-
-    for model, hook_of in ((parent, lambda name: measure(sources[name])), (child, scale)):
-        with ExitStack() as stack:
-            stack.enter_context(evaluating(model))
-            for name in cut:
-                module = model.get_submodule(sources[name] if model is parent else name.removesuffix(".weight"))
-                stack.callback(module.register_forward_hook(hook_of(name)).remove)
-            model(batch)
+    observe(parent, [(source, partial(measure, source)) for source in set(sources.values())], [batch])
+    observe(child, [(name.removesuffix(".weight"), partial(scale, name)) for name in cut], [batch])
     return child

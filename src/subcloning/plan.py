@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .axes import Anatomy, SubcloningError, same_parent
 from .files import load_tensors, save_tensors
 from .principal import is_centred, neuronwise, principal_map
-from .scores import INFLUENCE, STREAM, Scores
+from .scores import Scores
 
 SELECTIONS = ("importance", "first", "uniform", "random", "inconsistent", "least", "principal")
 SCORED = ("importance", "least", "principal")
@@ -168,7 +168,7 @@ def make_plan(
             elif rotates and c.rows[name] in neuronwise(p.family):  # all of one value, once folded
                 maps[f"{name}:{axis}"] = torch.arange(new)
             elif rotates and key not in maps:
-                maps[key], energy = principal_map(scores.means[STREAM], new, is_centred(p))
+                maps[key], energy = principal_map(scores.stream, new, is_centred(p))
             elif key not in maps:
                 ranking = scores and scores.of(axis, None if axis in p.family.shared else blocks[block])
                 if ranking is not None and len(ranking) != old:
@@ -206,9 +206,9 @@ def _kept_blocks(lost: str, parent: int, child: int, scores: Scores | None = Non
         return torch.linspace(0, parent - 1, child, dtype=torch.float64).round().long().tolist()
     more = parent - child
     if lost == "least":
-        if not scores or f"{INFLUENCE}.0" not in scores.means:
+        if scores is None or len(scores.influence) != parent:
             raise SubcloningError("blocks='least' needs scores with the blocks' influence: score(parent, batches)")
-        removed = sorted(range(parent), key=lambda block: scores.of(INFLUENCE, block).item())[:more]
+        removed = scores.influence.argsort(stable=True)[:more].tolist()
     else:
         removed = {"middle": middle(parent, more), "first": range(more), "last": range(child, parent)}[lost]
     return [block for block in range(parent) if block not in removed]
@@ -238,7 +238,7 @@ def _check(p: Anatomy, c: Anatomy, scores: Scores | None, rules: set[str], ignor
             )
         if rule in SCORED and scores is None:
             raise SubcloningError(f"select={rule!r} needs scores: pass score(parent, batches), or select='uniform'")
-        if rule == "principal" and STREAM not in scores.means:
+        if rule == "principal" and scores.stream is None:
             raise SubcloningError(
                 "select='principal' needs the stream's covariance: score(parent, batches, stream=True)"
             )

@@ -11,7 +11,7 @@ since LayerNorm takes the mean away; Q (d', d' - 1) is an orthonormal basis of w
 stream. So V maps mean to mean, and the child's norms centre as the parent's do. Where all norms are RMSNorm, V is U' of
 d' eigenvectors.
 
-The covariance is `Scores.means["stream"]`, V a plan's map of `residual`: `surgery` multiplies by it, where it otherwise
+The covariance is `Scores.stream`, V a plan's map of `residual`: `surgery` multiplies by it, where it otherwise
 selects. Each layer that reads a norm is scaled by sqrt(d / d'), which is exact here, and by the root of the share of
 the stream's energy that V keeps, since the child's norms stretch what is left of the stream to full length.
 """

@@ -1,20 +1,23 @@
 """What a trained parent looks like inside, measured without training: the paper's Fig. 2, 3, 5, 6 and 8."""
 
-from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
-from torch import nn
 
 from ..axes import Anatomy
-from ..scores import INFLUENCE, Scores, score
+from ..observe import Call, hooked
+from ..scores import Scores
+from ..scoring import score
 from ..training.run import quieten
 from .style import figure, plain_log
 
 TOP = 50  # units, of those that the paper shows
+# What a block puts out instead.
+CHANGES = {"removed": lambda call: call.input, "duplicated": lambda call: call.again(call.output)}
 
 
 def measure_units(cfg: DictConfig) -> pd.DataFrame:
@@ -26,11 +29,9 @@ def measure_units(cfg: DictConfig) -> pd.DataFrame:
 def unit_table(scores: Scores) -> pd.DataFrame:
     """The scores as a table: axis, block, unit, score, one row each."""
     rows = [
-        {"axis": axis, "block": int(block), "unit": unit, "score": value}
-        for key, means in scores.means.items()
-        for axis, block in [key.split(".")]
-        if axis != INFLUENCE
-        for unit, value in enumerate(means.tolist())
+        {"axis": axis, "block": block, "unit": unit, "score": value}
+        for axis, block in scores.places
+        for unit, value in enumerate(scores.of(axis, block).tolist())
     ]
     return pd.DataFrame(rows)
 
@@ -48,7 +49,7 @@ def measure_blocks(cfg: DictConfig) -> pd.DataFrame:
     module = parent.module(model, OmegaConf.to_container(cfg.optim, resolve=True), data, fused=False)
     anatomy = Anatomy(model)
     template = anatomy.family.probes["residual"].module
-    blocks = [model.get_submodule(template.format(block=i)) for i in range(anatomy.depth)]
+    blocks = [template.format(block=i) for i in range(anatomy.depth)]
     trainer = Trainer(**instantiate(cfg.trainer), logger=False, enable_progress_bar=False, enable_model_summary=False)
 
     def loss() -> float:
@@ -57,49 +58,20 @@ def measure_blocks(cfg: DictConfig) -> pd.DataFrame:
 
     shares: list[list[float]] = [[] for _ in blocks]
 
-    def measuring(i):
-        def hook(x, y, again):
-            shares[i].append(((y - x).norm(dim=-1) / y.norm(dim=-1)).mean().item())
-            return y
+    def measure(share: list[float], call: Call) -> None:
+        x, y = call.input, call.output
+        share.append(((y - x).norm(dim=-1) / y.norm(dim=-1)).mean().item())
 
-        return hook
-
-    with hooked({block: measuring(i) for i, block in enumerate(blocks)}):
+    with hooked(model, [(block, partial(measure, share)) for block, share in zip(blocks, shares, strict=True)]):
         whole = loss()
     rows = []
     for i, block in enumerate(blocks):
         row = {"block": i, "share": float(np.mean(shares[i])), "loss": whole}
-        for name, change in {"removed": lambda x, y, again: x, "duplicated": lambda x, y, again: again(y)}.items():
-            with hooked({block: change}):
+        for name, change in CHANGES.items():
+            with hooked(model, [(block, change)]):
                 row[name] = loss()
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-@contextmanager
-def hooked(changes: dict[nn.Module, object]):
-    """Within, each block puts out change(x, y, again): x went in, y came out, and again(x) applies the block."""
-
-    def hook_of(change):
-        def hook(block, args, kwargs, output):
-            rest = output[1:] if isinstance(output, tuple) else None
-            y = output if rest is None else output[0]
-
-            def again(x):
-                out = block.forward(x, *args[1:], **kwargs)
-                return out if rest is None else out[0]
-
-            y = change(args[0], y, again)
-            return y if rest is None else (y, *rest)
-
-        return hook
-
-    handles = [block.register_forward_hook(hook_of(change), with_kwargs=True) for block, change in changes.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def correlations(units: pd.DataFrame) -> pd.DataFrame:

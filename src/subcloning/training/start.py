@@ -14,7 +14,8 @@ from ..axes import SubcloningError
 from ..controls import keep_only, match_spread
 from ..plan import SCORED, Plan, make_plan, rules_of
 from ..refit import refit
-from ..scores import Scores, score
+from ..scores import Scores
+from ..scoring import score
 from ..surgery import apply_plan
 from ..sync import plan_table
 
