@@ -84,9 +84,7 @@ def refit(
         target.movedim(dim, -1).copy_(whole @ fit.to(whole))
         bias = name.removesuffix("weight") + "bias"
         if bias in c.tensors:
-            layout = c.layouts[bias]
-            transplant(
-                weights[source_name(c, bias, plan.blocks)], c.tensors[bias], layout, plan.maps_of(bias, c), p.inner
-            )
+            given = weights[source_name(c, bias, plan.blocks)]
+            transplant(given, c.tensors[bias], c.layouts[bias], plan.maps_of(bias, c), p.inner)
             c.tensors[bias] += whole @ (mean - fit @ mean[kept]).to(whole)
     return c.model
