@@ -10,7 +10,7 @@ from torch import nn
 
 from subcloning import Plan, SubcloningError, apply_plan, make_plan, score, subclone
 from subcloning.axes import Anatomy
-from subcloning.principal import folded, is_centred, neuronwise, principal_map
+from subcloning.principal import Folded, is_centred, neuronwise, principal_map
 
 ROTATABLE = [name for name in VARIANTS if name != "vit_pre_norm"]
 EXACT = [name for name in ROTATABLE if name != "gpt2"]  # whose head is tied to the embedding
@@ -38,12 +38,22 @@ def rotate(parent, scores):
     return apply_plan(plan, parent, copy.deepcopy(parent))
 
 
+def folded(parent):
+    """A copy of `parent` with the folded tensors."""
+    read, copied = Folded(Anatomy(parent), Anatomy(parent).tied), Anatomy(copy.deepcopy(parent))
+    with torch.no_grad():
+        for name, tensor in copied.tensors.items():
+            tensor.copy_(read[name])
+    return copied.model
+
+
 @pytest.mark.parametrize("variant", EXACT)
 def test_folding_and_rotating_leave_outputs_unchanged(variant):
     parent, _ = pair(variant)
     x = inputs(parent)
     wanted = outputs(parent, x)
-    torch.testing.assert_close(outputs(folded(parent), x), wanted, atol=1e-5, rtol=1e-5)
+    if variant not in ("vit_no_qkv_bias", "gpt2_untied"):  # the bias of a norm is made up for in the child
+        torch.testing.assert_close(outputs(folded(parent), x), wanted, atol=1e-5, rtol=1e-5)
     rotated = rotate(parent, scored(parent))
     torch.testing.assert_close(outputs(rotated, x), wanted, atol=2e-5, rtol=1e-4)
     name = "transformer.wpe.weight" if variant.startswith("gpt2") else "pos_embed"

@@ -2,10 +2,12 @@
 
 from . import families  # noqa: F401  (registers the model families)
 from .axes import Family, Probe, SubcloningError, register
+from .child import subclone
 from .plan import Plan, make_plan
 from .scores import Scores
 from .scoring import score
-from .surgery import apply_plan, permute, subclone
+from .surgery import apply_plan, permute
+from .verification import verify
 
 __all__ = [
     "Family",
@@ -19,4 +21,5 @@ __all__ = [
     "register",
     "score",
     "subclone",
+    "verify",
 ]

@@ -43,9 +43,13 @@ class Layout:
         sides = re.split("<-|->", text)
         if len(sides) > 2 or not all(re.fullmatch(r"(\s*(\w+|\(\s*\w+(\s+\w+)*\s*\)))+\s*", side) for side in sides):
             raise SubcloningError(f"axes {text!r}: expected names and (groups of names), with at most one <- or ->")
+        if numbers := [axis for axis in re.findall(r"\w+", text) if axis.isdigit() and axis != "1"]:
+            raise SubcloningError(
+                f"axes {text!r}: the only number that may stand for an axis is 1, name the {numbers[0]}"
+            )
         dims = [tuple(group.strip("()").split()) for group in re.findall(r"\([^)]*\)|\w+", text)]
         fan_in = "" if len(sides) == 1 else sides[1] if "<-" in text else sides[0]
-        return cls(text, tuple(dims), tuple(re.findall(r"\w+", fan_in)))
+        return cls(text, tuple(dims), tuple(axis for axis in re.findall(r"\w+", fan_in) if axis != "1"))
 
     @property
     def einops(self) -> str:
@@ -84,9 +88,12 @@ class Family:
     scoring_kwargs: extra arguments of the forward pass while scoring.
     tied: tensor that may share another's values -> tensors that can take its scaling instead, since a factor on the
         shared values would reach the other use too. For a head tied to the embedding: those of the norm before it.
+        Tensors that are shared in any other way are refused.
     norms: each norm of the residual stream -> the linear layers that read its output, into which its gain folds. With
         `gains`, what a rotation of the stream needs (see `principal`); without them only selection is offered.
     gains: per-neuron gain on a layer that writes to the stream (LayerScale) -> that layer.
+    unsupported, unrotatable: model -> why this variant, whose tensors may have the same names, computes something else
+        than the tables say, or looks at single neurons of the stream where no gain is; "" where it does not.
     """
 
     name: str
@@ -99,6 +106,8 @@ class Family:
     tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     norms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     gains: Mapping[str, str] = field(default_factory=dict)
+    unsupported: Callable[[nn.Module], str] = lambda model: ""
+    unrotatable: Callable[[nn.Module], str] = lambda model: ""
 
     @cached_property
     def rows(self) -> dict[str, tuple[re.Pattern, Layout]]:
@@ -139,7 +148,8 @@ def family_of(model: nn.Module) -> Family:
 class Anatomy:
     """A model seen through its family's table. Reads only names and shapes, so the meta device will do.
 
-    model: the model itself. tensors: every parameter and persistent buffer once; a tied tensor goes by its first name.
+    model: the model itself.
+    tensors: every parameter and persistent buffer once; a tied tensor goes by the name of what it is tied to.
     aliases: every name, tied ones included, to the name in `tensors`.
     rows, layouts, blocks: each tensor's row of the table, its axes, and its block number (or None).
     sizes: axis key (see `Family.key`) -> size.
@@ -153,12 +163,25 @@ class Anatomy:
         self.layouts: dict[str, Layout] = {}
         self.blocks: dict[str, int | None] = {}
         self.sizes: dict[str, int] = {}
-        first: dict[int, str] = {}
-        for name, tensor in model.state_dict(keep_vars=True).items():
-            self.aliases[name] = first.setdefault(id(tensor), name)
-            self.tensors.setdefault(self.aliases[name], tensor)
-        for name, tensor in self.tensors.items():
-            self._find_row(name, tensor)
+        if why := self.family.unsupported(model):
+            raise SubcloningError(f"this variant of {self.family.name} is not supported: {why}")
+        found = model.state_dict(keep_vars=True)
+        shared: dict[object, list[str]] = {}
+        for name, tensor in found.items():
+            _check_kind(name, tensor)
+            shared.setdefault(_identity(tensor), []).append(name)
+        for names in shared.values():
+            owners = [name for name in names if name not in self.family.tied] or names[:1]
+            if len(owners) > 1:
+                raise SubcloningError(
+                    f"{' and '.join(owners)} are one tensor, which no {self.family.name} has: give each its own, or "
+                    "declare it in Family.tied"
+                )
+            self.aliases |= dict.fromkeys(names, owners[0])
+        for name, tensor in found.items():
+            if self.aliases[name] == name:
+                self.tensors[name] = tensor
+                self.rows[name], self.blocks[name], self.layouts[name] = self.row_of(name)
         self.depth = 1 + max((b for b in self.blocks.values() if b is not None), default=-1)
         if not self.depth:
             raise SubcloningError(f"this {self.family.name} has no blocks")
@@ -171,15 +194,16 @@ class Anatomy:
         """The anatomy of `model`, which may be one already: built once, it is handed on."""
         return model if isinstance(model, Anatomy) else cls(model)
 
-    def _find_row(self, name: str, tensor: Tensor) -> None:
+    def row_of(self, name: str) -> tuple[str, int | None, Layout]:
+        """The row of the table that tensor `name` is in, its block and its axes; `name` may be a tied one."""
         found = [(row, m, layout) for row, (p, layout) in self.family.rows.items() if (m := p.fullmatch(name))]
         if len(found) != 1:
             raise SubcloningError(
-                f"{name} {tuple(tensor.shape)} has {len(found) or 'no'} rows in the {self.family.name} table, expected "
-                "one. This variant of the model is not supported yet: add its axes to the family's table."
+                f"{name} has {len(found) or 'no'} rows in the {self.family.name} table, expected one. This variant of "
+                "the model is not supported yet: add its axes to the family's table."
             )
-        self.rows[name], match, self.layouts[name] = found[0]
-        self.blocks[name] = int(match["block"]) if match.groupdict() else None
+        row, match, layout = found[0]
+        return row, int(match["block"]) if match.groupdict() else None, layout
 
     def _solve_sizes(self, name: str, tensor: Tensor) -> None:
         """Solve the tensor's shape for its axis sizes, and hold them against what is known."""
@@ -204,17 +228,79 @@ class Anatomy:
             return int(axis)
         return self.inner.get(axis) or self.sizes.get(self.family.key(axis, block))
 
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor of any name, tied ones included."""
+        return self.tensors[self.aliases[name]]
+
+    @cached_property
+    def norms(self) -> dict[str, tuple[str, ...]]:
+        """Each norm of the residual stream -> the linear layers that read its output.
+
+        Raises SubcloningError where the stream cannot be rotated, as where a norm has no such layer.
+        """
+        what = f"the residual stream of this {self.family.name} cannot be rotated"
+        if why := self.family.unrotatable(self.model):
+            raise SubcloningError(f"{what}: {why}. Use select='importance'")
+        found = {}
+        for row, readers in self.family.norms.items():
+            for block in range(self.depth) if "{block}" in row else [None]:
+                norm = row.format(block=block)
+                if f"{norm}.weight" in self.tensors:
+                    layers = [reader.format(block=block) for reader in readers]
+                    found[norm] = tuple(layer for layer in layers if f"{layer}.weight" in self.aliases)
+        lost = [norm for norm, readers in found.items() if not readers] or ([] if found else ["its norms"])
+        if lost:
+            raise SubcloningError(
+                f"{what}: no linear layer is known into which the gain of {lost[0]} folds (Family.norms). Use "
+                "select='importance'"
+            )
+        return found
+
+    @property
+    def tied(self) -> set[str]:
+        """The names in `Family.tied` that share another tensor's values."""
+        return {name for name in self.family.tied if self.aliases.get(name, name) != name}
+
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of names, shapes and up to 64 values of each tensor; empty on the meta device.
+        """Hash of names, shapes and up to 64 values of each tensor; empty on the meta device. See `same_parent`.
 
-        Values are rounded to bfloat16 first, so that a model has one fingerprint in float32, float64 and bfloat16.
+        Values are rounded to bfloat16 first, so that a model has one fingerprint in float32, float64 and bfloat16; and
+        once more by way of float16, after a stroke.
         """
-        digest = hashlib.sha256()
+        direct, by_half = hashlib.sha256(), hashlib.sha256()
         for name, tensor in self.tensors.items():
             if tensor.is_meta:
                 return ""
             flat = tensor.detach().reshape(-1)
-            sample = flat[:: max(1, flat.numel() // 64)][:64].to(torch.bfloat16).float().cpu()
-            digest.update(f"{name}{tuple(tensor.shape)}{sample.tolist()}".encode())
-        return digest.hexdigest()[:16]
+            sample = flat[:: max(1, flat.numel() // 64)][:64]
+            for digest, values in ((direct, sample), (by_half, sample.half())):
+                rounded = values.to(torch.bfloat16).float().cpu()
+                digest.update(f"{name}{tuple(tensor.shape)}{rounded.tolist()}".encode())
+        return f"{direct.hexdigest()[:16]}/{by_half.hexdigest()[:16]}"
+
+
+def same_parent(one: str, other: str) -> bool:
+    """Whether two fingerprints can be of one model, each in a dtype of its own."""
+    return bool(set(one.split("/")) & set(other.split("/")))
+
+
+def _check_kind(name: str, tensor: Tensor) -> None:
+    """Raise unless it is an ordinary tensor of numbers in half precision or better."""
+    if type(tensor) not in (Tensor, nn.Parameter):
+        raise SubcloningError(
+            f"{name} is a {type(tensor).__name__}, expected a whole tensor on one device: gather a sharded model "
+            "(FSDP2, DTensor) or dequantise it first, for instance load its full state dict into a plain model"
+        )
+    if tensor.dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        raise SubcloningError(
+            f"{name} has dtype {tensor.dtype}, expected float16, bfloat16, float32 or float64: load the "
+            "model unquantised"
+        )
+
+
+def _identity(tensor: Tensor) -> object:
+    """Equal for tensors that share their values."""
+    if tensor.is_meta or not tensor.numel():
+        return id(tensor)
+    return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape

@@ -51,7 +51,7 @@ def match_spread(plan: Plan, parent: nn.Module, child: nn.Module, batch: Tensor)
     is made equal to the parent's; layer by layer, so that each is measured on what the scaled ones before give it. A
     head that is tied to the embedding stays as it is.
     """
-    if any(map(plan.rotates, plan.maps)):
+    if plan.rotated:
         raise SubcloningError("the outputs of a rotated layer are no longer its parent's: scale by sqrt(fan-in ratio)")
     p, c = Anatomy(parent), Anatomy(child)
     cut = [name for name in c.tensors if name not in plan.fresh and fan_in_factor(plan, c, name) != 1]
@@ -63,10 +63,9 @@ def match_spread(plan: Plan, parent: nn.Module, child: nn.Module, batch: Tensor)
 
     def scale(name: str, call: Call) -> Tensor:
         units, module = c.layouts[name].outputs, child.get_submodule(name.removesuffix(".weight"))
-        maps = {axis: plan.map(name, c.family.key(axis, c.blocks[name]), axis) for axis in units.axes}
         found = call.rows(call.output).var(0)
         kept = torch.empty_like(found)
-        transplant(wanted[sources[name]], kept, units, maps, p.inner, 1.0)
+        transplant(wanted[sources[name]], kept, units, plan.maps_of(name, c), p.inner)
         factor = (kept.mean() / found.mean()).sqrt()
         if not factor.isfinite():
             raise SubcloningError(

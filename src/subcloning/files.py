@@ -62,7 +62,9 @@ def load_tensors(path: str | os.PathLike, kind: str) -> tuple[dict, dict[str, Te
     """(header, tensors) of a file written by `save_tensors` with the same `kind`."""
     try:
         with safe_open(path, "pt") as file:
-            header, tensors = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            header = file.metadata() or {}
+            # Cloned, since they lie in the file at addresses for which matrix products may take another kernel.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise SubcloningError(f"{path} is damaged or not a safetensors file ({error}): make it again") from error
     if kind not in header:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .axes import Anatomy, SubcloningError
+from .axes import Anatomy, SubcloningError, same_parent
 from .files import load_tensors, save_tensors
 from .principal import is_centred, neuronwise, principal_map
 from .scores import Scores
@@ -51,9 +51,19 @@ class Plan:
         """The map along `axis` of child tensor `name`; `key` is the axis's key there (see `Family.key`)."""
         return self.maps.get(f"{name}:{axis}", self.maps.get(key))
 
+    def maps_of(self, name: str, child: Anatomy) -> dict[str, Tensor | None]:
+        """Axis -> the map along it, of child tensor `name`."""
+        layout, block = child.layouts[name], child.blocks[name]
+        return {axis: self.map(name, child.family.key(axis, block), axis) for axis in layout.axes}
+
     def rotates(self, key: str) -> bool:
         """Whether the axis of that key is mapped by a matrix."""
         return key in self.maps and self.maps[key].ndim == 2
+
+    @property
+    def rotated(self) -> bool:
+        """Whether any axis is."""
+        return any(map(self.rotates, self.maps))
 
     def kept(self, key: str, limit: int = 12) -> str:
         """What the map of that key keeps, in words or at most `limit` indices."""
@@ -92,8 +102,8 @@ class Plan:
 
 
 def make_plan(
-    parent: nn.Module,
-    child: nn.Module,
+    parent: nn.Module | Anatomy,
+    child: nn.Module | Anatomy,
     scores: Scores | None = None,
     *,
     select: str | Mapping[str, str] = "importance",
@@ -121,7 +131,7 @@ def make_plan(
     Raises SubcloningError where the two shapes cannot be reconciled, naming the parameter, the axis and both sizes.
     Options that no tensor shows, such as the activation function or the pooling, are not compared.
     """
-    p, c = Anatomy(parent), Anatomy(child)
+    p, c = Anatomy.of(parent), Anatomy.of(child)
     ignored = {ignore_mismatched} if isinstance(ignore_mismatched, str) else set(ignore_mismatched)
     rules = {axis: select if isinstance(select, str) else select.get(axis, "") for axis in p.family.probes}
     _check(p, c, scores, rules_of(rules), ignored)
@@ -232,7 +242,7 @@ def _check(p: Anatomy, c: Anatomy, scores: Scores | None, rules: set[str], ignor
             raise SubcloningError(
                 "select='principal' needs the stream's covariance: score(parent, batches, stream=True)"
             )
-    if scores and p.fingerprint and scores.parent != p.fingerprint:
+    if scores and p.fingerprint and not same_parent(scores.parent, p.fingerprint):
         raise SubcloningError(
             f"the scores are of another parent (fingerprint {scores.parent}, this parent's is {p.fingerprint}): "
             "score this parent"

@@ -12,37 +12,16 @@ stream. So V maps mean to mean, and the child's norms centre as the parent's do.
 d' eigenvectors.
 
 The covariance is `Scores.stream`, V a plan's map of `residual`: `surgery` multiplies by it, where it otherwise
-selects. Each reader is scaled by sqrt(d / d'), which is exact here, and by the root of the share of the stream's energy
-that V keeps, since the child's norms stretch what is left of the stream to full length.
+selects. Each layer that reads a norm is scaled by sqrt(d / d'), which is exact here, and by the root of the share of
+the stream's energy that V keeps, since the child's norms stretch what is left of the stream to full length.
 """
 
-import copy
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 
 from .axes import Anatomy, Family, SubcloningError
-
-
-def norms_of(anatomy: Anatomy) -> dict[str, tuple[str, ...]]:
-    """Each norm of the residual stream -> the linear layers that read its output.
-
-    Raises SubcloningError where a norm has no such layer, so that the stream cannot be rotated.
-    """
-    found = {}
-    for row, readers in anatomy.family.norms.items():
-        for block in range(anatomy.depth) if "{block}" in row else [None]:
-            norm = row.format(block=block)
-            if f"{norm}.weight" in anatomy.tensors:
-                layers = [reader.format(block=block) for reader in readers]
-                found[norm] = tuple(layer for layer in layers if f"{layer}.weight" in anatomy.aliases)
-    lost = [norm for norm, readers in found.items() if not readers] or ([] if found else ["its norms"])
-    if lost:
-        raise SubcloningError(
-            f"the residual stream of this {anatomy.family.name} cannot be rotated: no linear layer is known into which "
-            f"the gain of {lost[0]} folds (Family.norms). Use select='importance'"
-        )
-    return found
 
 
 def neuronwise(family: Family) -> set[str]:
@@ -51,8 +30,18 @@ def neuronwise(family: Family) -> set[str]:
 
 
 def is_centred(anatomy: Anatomy) -> bool:
-    """Whether the model's norms subtract the stream's mean."""
-    return any(isinstance(anatomy.model.get_submodule(norm), nn.LayerNorm) for norm in norms_of(anatomy))
+    """Whether any of the model's norms subtracts the stream's mean: told by calling them, whatever their class."""
+
+    def ignores_mean(norm: nn.Module) -> bool:
+        weight = norm.weight.detach()
+        if weight.is_meta:
+            raise SubcloningError("the parent is on the meta device and has no values: build it on a real device")
+        x = torch.randn(4, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
+        moved, size = (norm(x + 1) - norm(x)).norm(), (norm(x) - norm(-x)).norm()
+        return bool(moved < 0.1 * size)
+
+    with torch.no_grad():
+        return any(ignores_mean(anatomy.model.get_submodule(norm)) for norm in anatomy.norms)
 
 
 def principal_map(stream: Tensor, size: int, keep_mean: bool) -> tuple[Tensor, float]:
@@ -75,42 +64,72 @@ def principal_map(stream: Tensor, size: int, keep_mean: bool) -> tuple[Tensor, f
     return rows.float().contiguous(), float(energy)
 
 
-@torch.no_grad()
-def folded(model: nn.Module) -> nn.Module:
-    """A copy of `model` with the same outputs, in which no gain acts on single neurons of the residual stream.
+class Folded:
+    """The tensors of a model with `parent`'s outputs in which no gain acts on single neurons of the residual stream.
 
-    A head that is tied to the embedding cannot take its norm's gain, which is replaced by its mean there: an
-    approximation, as good as that gain is even.
+    One at a time, so that no second parent is held; in float32 or better, to be rounded once, in the child.
+
+    tied: names of heads that are tied to the embedding where the tensors go. These cannot take their norm's gain, which
+        is replaced by its mean: an approximation, as good as that gain is even.
     """
-    model = copy.deepcopy(model)
-    model.to(torch.promote_types(next(model.parameters()).dtype, torch.float32))  # to be rounded once, in the child
-    anatomy = Anatomy(model)
-    tensors = {name: anatomy.tensors[first] for name, first in anatomy.aliases.items()}
 
-    def along_residual(name: str) -> int:
-        """The dimension of tensor `name` that is the stream's."""
-        (dim,) = (i for i, axes in enumerate(anatomy.layouts[anatomy.aliases[name]].dims) if axes == ("residual",))
-        return dim
+    def __init__(self, parent: Anatomy, tied: Collection[str] = ()):
+        self.parent = parent
+        self.norms = parent.norms
+        self.averaged = {
+            norm for norm, readers in self.norms.items() if {f"{reader}.weight" for reader in readers} & {*tied}
+        }
+        self.norm_of = {reader: norm for norm in self.norms if norm not in self.averaged for reader in self.norms[norm]}
+        blocks = range(parent.depth)
+        gains = {w.format(block=b): row.format(block=b) for row, w in parent.family.gains.items() for b in blocks}
+        self.gain_of = {writer: gain for writer, gain in gains.items() if gain in parent.tensors}
 
-    for norm, readers in norms_of(anatomy).items():
-        gain, bias = tensors[f"{norm}.weight"], tensors.get(f"{norm}.bias")
-        if any(anatomy.aliases[name] != name for name in (f"{reader}.weight" for reader in readers)):
-            gain.fill_(gain.mean())
-            continue
-        takes_bias = all(f"{reader}.bias" in tensors for reader in readers)
-        for reader in readers:
-            weight = tensors[f"{reader}.weight"].movedim(along_residual(f"{reader}.weight"), -1)
-            if bias is not None and takes_bias:
-                tensors[f"{reader}.bias"] += weight @ bias
-            weight *= gain
-        if bias is not None:
-            bias.copy_(torch.zeros_like(bias) if takes_bias else torch.where(gain != 0, bias / gain, 0))
-        gain.fill_(1)
-    for row, writer in anatomy.family.gains.items():
-        for block in range(anatomy.depth):
-            if (name := row.format(block=block)) in tensors:
-                for part in (p for p in ("weight", "bias") if f"{writer}.{p}".format(block=block) in tensors):
-                    written = f"{writer}.{part}".format(block=block)
-                    tensors[written].movedim(along_residual(written), -1).mul_(tensors[name])
-                tensors[name].fill_(1)
-    return model
+    def has_bias(self, layer: str) -> bool:
+        return f"{layer}.bias" in self.parent.aliases
+
+    def loses_bias(self, norm: str) -> bool:
+        """Whether the norm has a bias that some layer which reads it has no bias to take."""
+        return norm not in self.averaged and self.has_bias(norm) and not all(map(self.has_bias, self.norms[norm]))
+
+    def raw(self, name: str) -> Tensor:
+        tensor = self.parent[name].detach()
+        return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor of that name; a new one, or the parent's own where folding does not change it."""
+        layer, _, kind = name.rpartition(".")
+        tensor = self.raw(name)
+        if name in self.gain_of.values():
+            return torch.ones_like(tensor)
+        if layer in self.gain_of:
+            return self._along_residual(name, tensor, self.raw(self.gain_of[layer]))
+        if layer in self.averaged:
+            return tensor.mean().expand_as(tensor) if kind == "weight" else tensor
+        if layer in self.norms:
+            return torch.ones_like(tensor) if kind == "weight" else torch.zeros_like(tensor)
+        if layer in self.norm_of and kind == "weight":
+            return self._along_residual(name, tensor, self._gain(self.norm_of[layer]))
+        if layer in self.norm_of and self.has_bias(norm := self.norm_of[layer]) and not self.loses_bias(norm):
+            return tensor + self.constant(layer)
+        return tensor
+
+    def constant(self, reader: str) -> Tensor:
+        """(outputs,): what the bias of the norm before it adds to what the layer `reader` puts out."""
+        name = f"{reader}.weight"
+        return self.raw(name).movedim(self._residual_dim(name), -1) @ self.raw(f"{self.norm_of[reader]}.bias")
+
+    def _gain(self, norm: str) -> Tensor:
+        gain = self.raw(f"{norm}.weight")
+        if not self.loses_bias(norm):
+            return gain
+        # Its bias is to be made from the folded columns, which must not vanish.
+        least = 0.01 * gain.square().mean().sqrt()
+        return torch.where(gain.abs() < least, torch.where(gain < 0, -least, least), gain)
+
+    def _residual_dim(self, name: str) -> int:
+        _, _, layout = self.parent.row_of(name)
+        return layout.dims.index(("residual",))
+
+    def _along_residual(self, name: str, tensor: Tensor, gain: Tensor) -> Tensor:
+        dim = self._residual_dim(name)
+        return (tensor.movedim(dim, -1) * gain).movedim(-1, dim)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .axes import Anatomy, SubcloningError
 from .observe import Call, no_autocast, observe
 from .plan import Plan, source_name
-from .principal import folded
+from .principal import Folded
 from .surgery import transplant
 
 
@@ -26,8 +26,8 @@ from .surgery import transplant
 @no_autocast()
 def refit(
     plan: Plan,
-    parent: nn.Module,
-    child: nn.Module,
+    parent: nn.Module | Anatomy,
+    child: nn.Module | Anatomy,
     batches: Iterable[Tensor | Mapping[str, object]],
     ridge: float = 1e-3,
 ) -> nn.Module:
@@ -39,9 +39,9 @@ def refit(
         inputs, in float32, since those of GPT-2 large take 4 GiB.
     ridge: relative to the mean variance of the kept inputs.
     """
-    p, c = Anatomy(parent), Anatomy(child)
+    p, c = Anatomy.of(parent), Anatomy.of(child)
     # What goes into these layers is the same in a folded parent, only weights differ.
-    weights = Anatomy(folded(parent)) if any(map(plan.rotates, plan.maps)) else p
+    weights = Folded(p, c.tied) if plan.rotated else p
     cut = {}  # child tensor -> its input dimension, and which of the parent's inputs it keeps
     for name in set(c.tensors) - set(plan.fresh):
         layout, block = c.layouts[name], c.blocks[name]
@@ -55,7 +55,7 @@ def refit(
                 units = rearrange(torch.arange(size), f"({axes}) -> {axes}", **inner)
                 cut[name] = dim, units.index_select(layout.dims[dim].index(axis), kept).flatten()
     if not cut:
-        return child
+        return c.model
     sources = {name: source_name(c, name, plan.blocks) for name in cut}
     moments: dict[str, list] = {}  # positions, sum and products of a layer's inputs
 
@@ -66,7 +66,7 @@ def refit(
             found[i] += value
 
     hooks = [(source.removesuffix(".weight"), partial(add, source)) for source in set(sources.values())]
-    observe(parent, hooks, batches, partial(parent, **p.family.scoring_kwargs))
+    observe(p.model, hooks, batches, partial(p.model, **p.family.scoring_kwargs))
     for name, (dim, kept) in cut.items():
         count, total, products = (torch.as_tensor(x).cpu() for x in moments[sources[name]])
         if not products.isfinite().all():
@@ -78,15 +78,14 @@ def refit(
         fit = torch.linalg.solve(among, covariance[kept]).T  # (parent's inputs, kept ones)
         target, layout = c.tensors[name], c.layouts[name]
         lost = set(layout.dims[dim])
-        maps = {a: None if a in lost else plan.map(name, c.family.key(a, c.blocks[name]), a) for a in layout.axes}
+        maps = {axis: None if axis in lost else kept for axis, kept in plan.maps_of(name, c).items()}
         whole = target.new_empty([*target.shape[:dim], len(mean), *target.shape[dim + 1 :]])
-        transplant(weights.tensors[sources[name]], whole, layout, maps, p.inner, 1.0)
+        transplant(weights[sources[name]], whole, layout, maps, p.inner)
         whole = whole.movedim(dim, -1)
         target.movedim(dim, -1).copy_(whole @ fit.to(whole))
         bias = name.removesuffix("weight") + "bias"
         if bias in c.tensors:
-            layout = c.layouts[bias]
-            maps = {a: plan.map(bias, c.family.key(a, c.blocks[bias]), a) for a in layout.axes}
-            transplant(weights.tensors[source_name(c, bias, plan.blocks)], c.tensors[bias], layout, maps, p.inner, 1.0)
+            given = weights[source_name(c, bias, plan.blocks)]
+            transplant(given, c.tensors[bias], c.layouts[bias], plan.maps_of(bias, c), p.inner)
             c.tensors[bias] += whole @ (mean - fit @ mean[kept]).to(whole)
-    return child
+    return c.model

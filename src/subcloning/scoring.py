@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .axes import Anatomy, Family, Probe, SubcloningError
 from .observe import Call, observe
-from .principal import is_centred, norms_of
+from .principal import is_centred
 from .scores import INFLUENCE, STATISTICS, STREAM, Scores
 
 
@@ -77,7 +77,7 @@ def score(
     hooks += [(residual.format(block=b), partial(totals.add_influence, f"{INFLUENCE}.{b}")) for b in blocks]
     if stream:
         centred = is_centred(anatomy)
-        hooks += [(norm, partial(totals.add_stream, centred)) for norm in norms_of(anatomy)]
+        hooks += [(norm, partial(totals.add_stream, centred)) for norm in anatomy.norms]
     with _differentiable(parent) if loss else nullcontext():
         run = differentiate if loss else partial(parent, **family.scoring_kwargs)
         observe(parent, hooks, batches, run, gradients=loss is not None)

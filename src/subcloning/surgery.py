@@ -6,7 +6,7 @@ Maps come from a `Plan`, axes and fan-in from the family's table; nothing here k
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import prod
 
 import torch
@@ -14,46 +14,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .axes import Anatomy, Layout, SubcloningError
-from .plan import Plan, check_counterparts, make_plan, rules_of, source_name
-from .principal import folded
+from .plan import Plan, check_counterparts, make_plan, source_name
+from .principal import Folded
 from .scores import Scores
-from .scoring import score
-
-
-def subclone(
-    parent: nn.Module,
-    child: nn.Module,
-    batches: Iterable[Tensor | Mapping[str, object]] | None = None,
-    *,
-    scores: Scores | None = None,
-    select: str | Mapping[str, str] = "importance",
-    scale: bool = True,
-    scale_tied: bool = True,
-    refit: bool = False,
-    **plan_options,
-) -> nn.Module:
-    """Fill `child`, a model of the wanted shape, from `parent`; return it. One call for score, plan and apply.
-
-    Give `batches` of the parent's data (see `score`) or `scores` made from them. `select`, `blocks`, `seed` and
-    `ignore_mismatched` are those of `make_plan`, `scale` and `scale_tied` those of `apply_plan`. refit: let the layers
-    that write to the residual stream make up for the inputs that they lost (see `refit`); needs `batches`.
-    """
-    if refit:
-        from .refit import refit as make_up  # which needs this module
-
-        if batches is None:
-            raise SubcloningError("refit=True needs batches of the parent's data: subclone(parent, child, batches)")
-        batches = batches if isinstance(batches, Tensor | Mapping) else list(batches)  # to be read twice
-    if scores is None and batches is not None:
-        scores = score(parent, batches, stream="principal" in rules_of(select))
-    plan = make_plan(parent, child, scores, select=select, **plan_options)
-    apply_plan(plan, parent, child, scale=scale, scale_tied=scale_tied)
-    return make_up(plan, parent, child, batches) if refit else child
 
 
 @torch.no_grad()
 def apply_plan(
-    plan: Plan, parent: nn.Module, child: nn.Module, *, scale: bool = True, scale_tied: bool = True
+    plan: Plan, parent: nn.Module | Anatomy, child: nn.Module | Anatomy, *, scale: bool = True, scale_tied: bool = True
 ) -> nn.Module:
     """Fill `child` with what `plan` keeps of `parent`, and return it. The parent is not changed.
 
@@ -62,21 +30,28 @@ def apply_plan(
     scale_tied: a head that is tied to the embedding cannot be scaled by itself; put its factor on the norm before it
         (measured in experiments/gpt2_stdlib).
 
-    The child keeps its dtype, device and tied tensors. Raises SubcloningError before anything is copied if the plan
-    is for other shapes, the child is on the meta device, or a parent tensor holds a NaN or infinite value.
+    The child keeps its dtype, device and tied tensors; autocast has no effect. Raises SubcloningError before anything
+    is copied if the plan is for other shapes or damaged, the child is on the meta device, or a parent tensor holds a
+    NaN or infinite value; and on the way if a tensor overflows the child's dtype.
     """
-    p, c = Anatomy(parent), Anatomy(child)
+    p, c = Anatomy.of(parent), Anatomy.of(child)
     _check(plan, p, c)
-    if any(map(plan.rotates, plan.maps)):
-        p = Anatomy(folded(parent))
-    for name, target in c.tensors.items():
-        if name in plan.fresh:
-            continue
-        layout, block = c.layouts[name], c.blocks[name]
-        source = p.tensors[p.aliases[source_name(c, name, plan.blocks)]]
-        maps = {axis: plan.map(name, c.family.key(axis, block), axis) for axis in layout.axes}
-        transplant(source, target, layout, maps, p.inner, fan_in_factor(plan, c, name, scale_tied) if scale else 1.0)
-    return child
+    given = Folded(p, c.tied) if plan.rotated else p
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        for name, target in c.tensors.items():
+            if name in plan.fresh:
+                continue
+            factor = fan_in_factor(plan, c, name, scale_tied) if scale else 1.0
+            source = given[source_name(c, name, plan.blocks)]
+            transplant(source, target, c.layouts[name], plan.maps_of(name, c), p.inner, factor)
+            if not is_finite(target):
+                raise SubcloningError(
+                    f"{name} overflows the child's {target.dtype}, and the child is filled in part: build it anew in "
+                    "bfloat16 or float32"
+                )
+        if plan.rotated:
+            _restore_constants(plan, given, c)
+    return c.model
 
 
 def transplant(
@@ -85,40 +60,47 @@ def transplant(
     layout: Layout,
     maps: Mapping[str, Tensor | None],
     inner: Mapping[str, int],
-    factor: float,
+    factor: float = 1.0,
 ) -> None:
     """Write `source`, with each axis in `maps` selected from or rotated, times `factor` into `target`."""
     # Views with one dimension per axis, of parent and child.
     expand = f"{layout.einops} -> {' '.join(layout.axes)}"
     known = {axis: size for axis, size in inner.items() if axis in layout.axes}
     source, target = rearrange(source, expand, **known), rearrange(target, expand, **known)
-    for dim, axis in enumerate(layout.axes):
-        if maps[axis] is None:
-            continue
-        kept = maps[axis].to(source.device)
+    mapped = [(dim, maps[axis].to(source.device)) for dim, axis in enumerate(layout.axes) if maps[axis] is not None]
+    for dim, kept in sorted(mapped, key=lambda pair: pair[1].ndim):  # what is selected need not be rotated first
         if kept.ndim == 1:
             source = source.index_select(dim, kept)
         else:
             finer = torch.promote_types(source.dtype, kept.dtype)
             source = torch.tensordot(kept.to(finer), source.to(finer), ([1], [dim])).movedim(0, dim)
-    if factor != 1:  # then an axis was cut and this is a copy; scaled in the finer of both dtypes, and rounded once
-        source = source.to(torch.promote_types(source.dtype, target.dtype)).mul_(factor)
-    target.copy_(source)
+    if factor == 1:
+        target.copy_(source)
+    else:  # in the finer of both dtypes, and rounded once; never in place, since nothing may have been cut
+        torch.mul(source.to(torch.promote_types(source.dtype, target.dtype)), factor, out=target)
 
 
 def fan_in_factor(plan: Plan, child: Anatomy, name: str, scale_tied: bool = False) -> float:
     """sqrt(parent fan-in / child fan-in) of child tensor `name`; 1 if its layout has no arrow.
 
     scale_tied: with the factor of a tied tensor, where `name` takes it in that one's place.
+
+    Along a rotated stream only what reads a norm has a factor: the norm divides by the length of what is left.
     """
     keys = [child.family.key(axis, child.blocks[name]) for axis in child.layouts[name].fan_in]
     for tied, stand_ins in child.family.tied.items():
-        if scale_tied and name in stand_ins and child.aliases.get(tied, tied) != tied:
+        if scale_tied and name in stand_ins and tied in child.tied:
             keys += [child.family.key(axis, None) for axis in child.family.rows[tied][1].fan_in]
-    ratios = [plan.sizes[key][0] / plan.sizes[key][1] for key in keys]
+    energy = 1.0
     if any(map(plan.rotates, keys)):
-        ratios.append(plan.energy)
-    return prod(ratios) ** 0.5
+        readers = {f"{layer}.weight" for norm, layers in child.norms.items() for layer in (norm, *layers)}
+        keys = [key for key in keys if name in readers or not plan.rotates(key)]
+        energy = plan.energy if any(map(plan.rotates, keys)) else 1.0
+    return (energy * prod(plan.sizes[key][0] / plan.sizes[key][1] for key in keys)) ** 0.5
+
+
+def is_finite(tensor: Tensor) -> bool:
+    return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
 def permute(parent: nn.Module, scores: Scores) -> nn.Module:
@@ -126,14 +108,38 @@ def permute(parent: nn.Module, scores: Scores) -> nn.Module:
 
     Taking the `first` units of the copy is subcloning by `importance`: the paper's own description (Fig. 4).
     """
-    p = Anatomy(parent)
-    plan = make_plan(parent, parent, scores)
+    p = Anatomy.of(parent)
+    plan = make_plan(p, p, scores)
     for key in p.sizes:
         axis, _, block = key.partition(".")
         if axis in p.family.probes:
             ranking = scores.of(axis, int(block) if block else None)
             plan.maps[key] = ranking.argsort(descending=True, stable=True)
-    return apply_plan(plan, parent, copy.deepcopy(parent))
+    return apply_plan(plan, p, copy.deepcopy(p.model))
+
+
+def _restore_constants(plan: Plan, folded: Folded, child: Anatomy) -> None:
+    """Set each norm's bias that not all readers have a bias for: by least squares, to the one with which the child's
+    readers put out the constants that the parent's do."""
+    for norm, readers in child.norms.items():
+        mother = source_name(child, f"{norm}.weight", plan.blocks).removesuffix(".weight")
+        if not folded.loses_bias(mother):
+            continue
+        size = len(child[f"{norm}.bias"])
+        products, wanted = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+        for name in (f"{reader}.weight" for reader in readers):
+            layout, source = child.layouts[name], source_name(child, name, plan.blocks).removesuffix(".weight")
+            weight = child[name].movedim(layout.dims.index(("residual",)), -1)
+            constant = weight.new_empty(len(weight))
+            transplant(
+                folded.constant(source), constant, layout.outputs, plan.maps_of(name, child), folded.parent.inner
+            )
+            for some, values in zip(weight.split(4096), constant.split(4096), strict=True):  # a head may have many rows
+                some, values = some.double().cpu(), values.double().cpu()
+                products += some.T @ some
+                wanted += some.T @ values
+        solved = torch.linalg.lstsq(products, wanted[:, None], driver="gelsd")
+        child[f"{norm}.bias"].copy_(solved.solution[:, 0])
 
 
 def _check(plan: Plan, p: Anatomy, c: Anatomy) -> None:
@@ -156,16 +162,21 @@ def _check(plan: Plan, p: Anatomy, c: Anatomy) -> None:
                     f"{pair[1]}: make a plan for them"
                 )
             kept = plan.map(name, key, axis)
-            wrong = kept is None or len(kept) != pair[1] or kept.shape[1:] not in ((), (pair[0],))
-            if name not in plan.fresh and pair[0] != pair[1] and wrong:
+            if name in plan.fresh or (kept is None and pair[0] == pair[1]):
+                continue
+            fits = kept is not None and len(kept) == pair[1] and kept.shape[1:] in ((), (pair[0],))
+            if not fits or not (is_finite(kept) and (kept.ndim > 1 or 0 <= kept.min() <= kept.max() < pair[0])):
                 raise SubcloningError(
-                    f"the plan has no map of {pair[1]} indices for {name}, axis {axis}: make it again"
+                    f"the plan has no map of {pair[1]} indices for {name}, axis {axis}, which are below {pair[0]}, "
+                    f"or of {pair[1]} rows of finite numbers: make it again"
                 )
     for what, anatomy in (("parent", p), ("child", c)):
         if any(tensor.is_meta for tensor in anatomy.tensors.values()):
             raise SubcloningError(f"the {what} is on the meta device and has no values: build it on a real device")
+    if any(tensor.is_inference() for tensor in c.tensors.values()):
+        raise SubcloningError("the child was built in torch.inference_mode and cannot be written to: build it outside")
     if {t.data_ptr() for t in p.tensors.values()} & {t.data_ptr() for t in c.tensors.values() if t.numel()}:
         raise SubcloningError("parent and child share memory: build the child as a model of its own")
     for name, tensor in p.tensors.items():
-        if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+        if not is_finite(tensor):
             raise SubcloningError(f"the parent's {name} holds NaN or infinite values: its training may have diverged")

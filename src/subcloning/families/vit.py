@@ -3,6 +3,19 @@
 from ..axes import Family, Probe, register
 from .shape import heads_and_blocks
 
+
+def unsupported(model) -> str:
+    return "global_pool='prr' attends without weights of its own" if model.global_pool == "prr" else ""
+
+
+def unrotatable(model) -> str:
+    if "max" in model.global_pool:
+        return f"global_pool={model.global_pool!r} takes the maximum of each neuron over the tokens"
+    if other := {type(block).__name__ for block in model.blocks} - {"Block"}:
+        return f"its blocks are of class {min(other)}, where norms may come after the layers"
+    return ""
+
+
 VIT = register(
     Family(
         name="timm ViT",
@@ -69,6 +82,8 @@ VIT = register(
             "blocks.{block}.ls1.gamma": "blocks.{block}.attn.proj",
             "blocks.{block}.ls2.gamma": "blocks.{block}.mlp.fc2",
         },
+        unsupported=unsupported,
+        unrotatable=unrotatable,
     )
 )
 
