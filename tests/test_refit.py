@@ -3,7 +3,7 @@
 import pytest
 import torch
 from test_properties import equal, state
-from tiny import gpt2, inputs, vit
+from tiny import VARIANTS, gpt2, inputs, vit
 
 from subcloning import SubcloningError, apply_plan, make_plan, score, subclone
 from subcloning.refit import refit
@@ -74,3 +74,19 @@ def test_layers_whose_inputs_are_silent():
         torch.nn.init.zeros_(part)
     subclone(parent, child, [inputs(parent)], select="first", refit=True)
     assert all(tensor.isfinite().all() for tensor in state(child).values())
+
+
+@pytest.mark.parametrize("select", ["importance", "principal"])
+@pytest.mark.parametrize("variant", ["vit_layer_scale", "gpt2"])
+def test_what_is_set_does_not_depend_on_the_child(variant, select):
+    build, options = VARIANTS[variant]
+    parent, child = build(**options), build(heads=2, seed=9, **options)
+    batches = [inputs(parent, batch=20)]
+    plan = make_plan(parent, child, score(parent, batches, stream=True), select=select)
+    once = state(refit(plan, parent, apply_plan(plan, parent, child), batches))
+    with torch.no_grad():
+        for name, parameter in child.named_parameters():
+            if ("proj" in name and "patch" not in name) or "fc2" in name:
+                parameter.add_(1)
+    for _ in range(2):
+        torch.testing.assert_close(state(refit(plan, parent, child, batches)), once)

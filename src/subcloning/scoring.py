@@ -82,10 +82,12 @@ def score(
         run = differentiate if loss else partial(parent, **family.scoring_kwargs)
         observe(parent, hooks, batches, run, gradients=loss is not None)
     sums = totals.checked()
-    for axis, places in probes.items():
-        for block in blocks:
-            sums[f"{axis}.{block}"] = _by_unit(sums[f"{axis}.{block}"], anatomy, axis, block, places[0].axes)
-    return Scores(sums, totals.counts, anatomy.fingerprint, statistic, dict(points or {}))
+    units = {
+        f"{axis}.{block}": _by_unit(sums.pop(f"{axis}.{block}"), anatomy, axis, block, places[0].axes)
+        for axis, places in probes.items()
+        for block in blocks
+    }
+    return Scores(units | sums, totals.counts, anatomy.fingerprint, statistic, dict(points or {}))
 
 
 class _Totals:
