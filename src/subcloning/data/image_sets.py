@@ -1,12 +1,19 @@
-"""Sets of images in torchvision's form, (PIL image, class number) pairs and `classes`, which can name each image."""
+"""Sets of images in torchvision's form, (PIL image, class number) pairs and `classes`, which can name each image.
+
+`origin(...)`, with the arguments of the class, is what was asked for, but for places, and the files that hold it, if
+they are there: by these a cache knows its source.
+"""
 
 import io
+import os
+import re
 from pathlib import Path
 
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from ..axes import SubcloningError
+from .contents import below, is_place
 
 
 def read(source, index: int) -> tuple[Image.Image, int]:
@@ -47,6 +54,11 @@ class Folder:
         self.root, self.classes = root, found.classes
         self.samples = found.samples
 
+    @classmethod
+    def origin(cls, root: str) -> tuple[dict, list[Path]]:
+        there = Path(root).is_dir() and any(entry.is_dir() for entry in os.scandir(root))
+        return {}, [Path(file) for file, _ in cls(root).samples] if there else []
+
     def __len__(self) -> int:
         return len(self.samples)
 
@@ -82,6 +94,17 @@ class HubImages:
         self.path, self.split, self.image, self.label = path, split, image, label
         self.classes = list(rows.features[label].names)
         self.rows = rows.cast_column(image, ImageColumn(decode=False))
+
+    @staticmethod
+    def origin(path: str, split: str, revision: str | None = None, **columns: str) -> tuple[dict, list[Path]]:
+        options = {"split": split, **columns}
+        return (options, below(path)) if is_place(path) else (options | {"path": path, "revision": revision}, [])
+
+    @property
+    def commit(self) -> str | None:
+        """Of the set on the Hub, as its library names the folder of its copy."""
+        files = " ".join(file["filename"] for file in self.rows.cache_files)
+        return next(iter(re.findall(r"/([0-9a-f]{40})/", files)), None)
 
     def __len__(self) -> int:
         return len(self.rows)
