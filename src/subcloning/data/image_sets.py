@@ -7,6 +7,7 @@ they are there: by these a cache knows its source.
 import io
 import os
 import re
+import traceback
 from pathlib import Path
 
 from PIL import Image
@@ -17,13 +18,22 @@ from .contents import below, is_place
 
 
 def read(source, index: int) -> tuple[Image.Image, int]:
-    """Image `index` of `source` in RGB, and its class; SubcloningError, with its name, if it is damaged."""
+    """Image `index` of `source` in RGB, and its class; SubcloningError, with its name, if it cannot be decoded."""
     try:
         image, label = source[index]
         return image.convert("RGB"), label
-    except Exception as error:  # Pillow raises a dozen kinds
+    except Exception as error:
+        if not _is_decoding(error):
+            raise
         name = source.name(index) if hasattr(source, "name") else f"image {index} of {source}"
         raise SubcloningError(f"{name} cannot be read as an image ({error}): replace or remove it") from error
+
+
+def _is_decoding(error: Exception) -> bool:
+    """Whether Pillow could not make sense of a file, for which it raises half a dozen kinds; not a disk or a bug."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    inside = frame.f_globals["__name__"].startswith("PIL.")
+    return inside and not getattr(error, "errno", None) and not isinstance(error, MemoryError)
 
 
 def same_classes(train, validation) -> None:
