@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -44,15 +45,25 @@ class LanguageModel(LightningModule):
                 f"tokens={optim['tokens']} must be a multiple of validate_every={optim['validate_every']}"
             )
         self.model, self.optim, self.batch_tokens, self.fused = model, optim, batch_tokens, fused
+        self.context = context
         model.set_attn_implementation(CAUSAL)  # is not saved with the model
-        with torch.device("meta"):
-            self.flops_per_token = training_flops(GPT2LMHeadModel(model.config), _sample(context)) / context
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.val_loss = MeanMetric(nan_strategy="disable")  # a diverged run shows as such
 
     @property
     def validations(self) -> int:
         return self.optim["tokens"] // self.optim["validate_every"]
+
+    @cached_property
+    def flops_per_token(self) -> float:
+        """Of a training step: forward and backward through the child, forward through its teacher."""
+
+        def flops(config: GPT2Config) -> float:
+            return training_flops(GPT2LMHeadModel(config), _sample(self.context)) / self.context
+
+        with torch.device("meta"):
+            teacher = flops(self.teacher.model.config) / 3 if self.teacher else 0
+            return flops(self.model.config) + teacher
 
     def progress(self, step: int) -> dict[str, int]:
         """What the curve is drawn against."""

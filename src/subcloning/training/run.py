@@ -22,7 +22,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from transformers.utils import flatten_dict
 
 from ..axes import SubcloningError
-from ..data.augment import seed_all
+from ..data.augment import refuse_idle_recipe, seed_all
 from ..data.batches import accumulation
 from ..files import atomic, locked
 from ..plan import make_plan
@@ -43,6 +43,7 @@ def run(cfg: DictConfig) -> dict:
     timm or transformers loads; model_ema/ has the averaged weights) and, last, summary.json. A folder with a summary is
     done.
     """
+    refuse_idle_recipe(cfg)
     folder = Path(cfg.run_dir)
     with locked(folder / ".lock") if rank_zero_only.rank == 0 else nullcontext():
         return _run(cfg, folder)
