@@ -18,6 +18,7 @@ from ..cost import peak_flops, training_flops
 from ..families import gpt2
 from .distil import Teacher
 from .sharded import shard
+from .weights import contents, hub_commit, local
 
 # Blocks of text need no mask but the causal one. Under its own name "sdpa" finds that out from the position ids at each
 # step, which waits for the GPU; compiled, it builds the mask, and with a mask there is no flash attention.
@@ -123,22 +124,36 @@ class GPT2Parent:
     """
 
     def __init__(self, name: str, model: dict, weights: dict | None):
-        self.name, self.config, self.weights = name, GPT2Config(**model), weights
+        self.name, self.config, self.weights = name, GPT2Config(**model), {**(weights or {})}
 
     def child(self, destination: dict) -> GPT2LMHeadModel:
         """A model of the destination's shape, with the library's own initial weights."""
         shape = gpt2.resized(self.config, **destination)
         return GPT2LMHeadModel(GPT2Config.from_dict(self.config.to_dict() | shape))
 
+    @property
+    def place(self) -> str | None:
+        """Where the trained weights are on this machine, if they do not come from elsewhere."""
+        return self.weights.get("path")
+
     def trained(self) -> GPT2LMHeadModel:
-        if self.weights is None:
+        if not self.weights:
             return GPT2LMHeadModel(self.config)
-        if "path" in self.weights and not Path(self.weights["path"]).exists():
-            raise SubcloningError(
-                f"the parent {self.weights['path']} does not exist: train the parent first (see configs/experiment)"
-            )
-        place = self.weights.get("path") or self.weights["name"]
+        place = self.weights["name"] if self.place is None else local(self.place)
         return GPT2LMHeadModel.from_pretrained(place, revision=self.weights.get("revision"), dtype=torch.float32)
+
+    def contents(self) -> dict:
+        """What tells the trained weights from others: `sha256` of files here; `commit` of those on the Hub, which are
+        downloaded for it."""
+        if not self.weights or self.place is not None:
+            return contents(self.place) if self.weights else {}
+        self.trained()
+        return {"hub": self.weights["name"], "commit": hub_commit(self.weights["name"], self.weights.get("revision"))}
+
+    def hold(self, contents: dict) -> None:
+        """From now on, `trained` is of that commit."""
+        if contents.get("commit"):
+            self.weights["revision"] = contents["commit"]
 
     def scoring_loss(self, model: GPT2LMHeadModel, tokens: Tensor) -> Tensor:
         """Summed cross-entropy of the next token."""
