@@ -54,7 +54,7 @@ class ImageClassifier(LightningModule):
         self.steps_per_epoch, self.validations_per_epoch = steps_per_epoch, validations_per_epoch
         decay = transform.recipe.ema_decay
         self.ema = ModelEmaV3(model, decay).requires_grad_(False) if decay else None
-        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_loss = MeanMetric(nan_strategy="disable")  # which leaves out any weight: give each sample's value
         self.metrics = nn.ModuleDict({"val": _metrics(model.num_classes)})
         if self.ema:
             self.metrics["val_ema"] = _metrics(model.num_classes)
@@ -84,7 +84,7 @@ class ImageClassifier(LightningModule):
         loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
         if self.teacher:
             loss = self.teacher.loss(loss, logits, lambda model: model(images))
-        self.train_loss.update(loss.detach(), len(images))
+        self.train_loss.update(loss.detach().expand(len(images)))
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
         return loss
 
@@ -93,13 +93,17 @@ class ImageClassifier(LightningModule):
         if self.ema:  # here, so that a checkpoint at the end of the step has it
             self.ema.update(self.model)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        images, labels = self.transform.normalised(batch[0]), batch[1]
-        for model, metrics in zip((self.model, self.ema), self.metrics.values(), strict=False):
-            logits = model(images)
-            metrics["loss"].update(F.cross_entropy(logits, labels), len(labels))
-            for name, metric in metrics.items():
-                if name != "loss":
+    def validation_step(self, batch: tuple[tuple[Tensor, Tensor], bool]) -> None:
+        (images, labels), counted = batch
+        images = self.transform.normalised(images)
+        models = {"val": self.model, "val_ema": self.ema}
+        for name, metrics in self.metrics.items():
+            logits = models[name](images)
+            if not counted:
+                continue
+            metrics["loss"].update(F.cross_entropy(logits, labels, reduction="none"))
+            for kind, metric in metrics.items():
+                if kind != "loss":
                     metric.update(logits, labels)
 
     def on_validation_epoch_end(self) -> None:

@@ -48,7 +48,7 @@ class LanguageModel(LightningModule):
         model.set_attn_implementation(CAUSAL)  # is not saved with the model
         with torch.device("meta"):
             self.flops_per_token = training_flops(GPT2LMHeadModel(model.config), _sample(context)) / context
-        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_loss = MeanMetric(nan_strategy="disable")  # which leaves out any weight: give each block's value
         self.val_loss = MeanMetric(nan_strategy="disable")  # a diverged run shows as such
 
     @property
@@ -72,7 +72,7 @@ class LanguageModel(LightningModule):
 
     def training_step(self, tokens: Tensor) -> Tensor:
         loss = self.loss(tokens, self.teacher)
-        self.train_loss.update(loss.detach(), len(tokens))
+        self.train_loss.update(loss.detach().expand(len(tokens)))
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
         return loss
 
@@ -94,8 +94,11 @@ class LanguageModel(LightningModule):
         if peak := peak_flops(self.device):
             self.log("mfu", speed * self.flops_per_token / (peak * self.trainer.world_size), prog_bar=True)
 
-    def validation_step(self, tokens: Tensor) -> None:
-        self.val_loss.update(self.loss(tokens), len(tokens))
+    def validation_step(self, batch: tuple[Tensor, bool]) -> None:
+        tokens, counted = batch
+        loss = self.loss(tokens)
+        if counted:
+            self.val_loss.update(loss.expand(len(tokens)))
 
     def on_validation_epoch_end(self) -> None:
         self.log("val_loss", self.val_loss)

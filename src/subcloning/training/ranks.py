@@ -21,7 +21,11 @@ def start_ranks(trainer: Trainer) -> None:
     with the first validation."""
     if trainer.world_size > 1:
         trainer.strategy.connect(LightningModule())  # FSDP's environment asks for one
-        trainer.strategy.launcher.launch(trainer.strategy.setup_environment, trainer=trainer)
+        join = trainer.strategy.setup_environment
+        if launcher := trainer.strategy.launcher:  # None where torchrun started all
+            launcher.launch(join, trainer=trainer)
+        else:
+            join()
 
 
 def from_rank_zero(do: Callable, *args):
