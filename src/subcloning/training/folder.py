@@ -98,9 +98,12 @@ def _claim(folder: Path, cfg: DictConfig) -> Begun:
 
 def _read_config(file: Path) -> dict:
     try:
-        return dict(OmegaConf.to_container(OmegaConf.load(file)))
+        config = OmegaConf.load(file)
+        if not isinstance(config, DictConfig) or not config:
+            raise ValueError("no mapping")
     except (yaml.YAMLError, OSError, ValueError) as error:
         raise SubcloningError(f"{file} cannot be read ({error}). {MEND}") from error
+    return OmegaConf.to_container(config)
 
 
 def _differing(found: dict, wanted: dict) -> dict[str, tuple]:
