@@ -53,7 +53,7 @@ def test_demo_leaves_what_is_committed(monkeypatch, tmp_path, capsys):
     before = files()
     demo.main()
     said = capsys.readouterr().out
-    assert files() == before
+    assert [file for file, content in files().items() if before.get(file) != content] == []
     for folder in ("experiments/digits", "runs/digits/report"):
         assert Path(folder, "table.md").read_text() in said
     assert Path("runs/digits/report/convergence.png").stat().st_size > 10_000
