@@ -147,7 +147,7 @@ def test_plan_config_and_id(config, tmp_path):
     run(cfg)
     folder = Path(cfg.run_dir)
     (log,) = folder.glob("wandb/offline-run-*/*.wandb")
-    assert log.stem == "run-" + cfg.run.replace("/", "--")
+    assert log.stem == "run-" + (folder / "wandb_id").read_text().strip()
     assert any("plan" in row for row in history(folder).columns)
     (table,) = folder.glob("wandb/offline-run-*/files/media/table/plan_*.json")
     rows = {row[0]: row[1:] for row in json.loads(table.read_text())["data"]}

@@ -18,6 +18,7 @@ from ..cost import peak_flops, training_flops
 from ..families import gpt2
 from .distil import Teacher
 from .sharded import shard
+from .weights import contents, hub_commit, local
 
 # Blocks of text need no mask but the causal one. Under its own name "sdpa" finds that out from the position ids at each
 # step, which waits for the GPU; compiled, it builds the mask, and with a mask there is no flash attention.
@@ -47,7 +48,7 @@ class LanguageModel(LightningModule):
         model.set_attn_implementation(CAUSAL)  # is not saved with the model
         with torch.device("meta"):
             self.flops_per_token = training_flops(GPT2LMHeadModel(model.config), _sample(context)) / context
-        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_loss = MeanMetric(nan_strategy="disable")  # which leaves out any weight: give each block's value
         self.val_loss = MeanMetric(nan_strategy="disable")  # a diverged run shows as such
 
     @property
@@ -71,7 +72,7 @@ class LanguageModel(LightningModule):
 
     def training_step(self, tokens: Tensor) -> Tensor:
         loss = self.loss(tokens, self.teacher)
-        self.train_loss.update(loss.detach(), len(tokens))
+        self.train_loss.update(loss.detach().expand(len(tokens)))
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
         return loss
 
@@ -93,8 +94,11 @@ class LanguageModel(LightningModule):
         if peak := peak_flops(self.device):
             self.log("mfu", speed * self.flops_per_token / (peak * self.trainer.world_size), prog_bar=True)
 
-    def validation_step(self, tokens: Tensor) -> None:
-        self.val_loss.update(self.loss(tokens), len(tokens))
+    def validation_step(self, batch: tuple[Tensor, bool]) -> None:
+        tokens, counted = batch
+        loss = self.loss(tokens)
+        if counted:
+            self.val_loss.update(loss.expand(len(tokens)))
 
     def on_validation_epoch_end(self) -> None:
         self.log("val_loss", self.val_loss)
@@ -123,22 +127,36 @@ class GPT2Parent:
     """
 
     def __init__(self, name: str, model: dict, weights: dict | None):
-        self.name, self.config, self.weights = name, GPT2Config(**model), weights
+        self.name, self.config, self.weights = name, GPT2Config(**model), {**(weights or {})}
 
     def child(self, destination: dict) -> GPT2LMHeadModel:
         """A model of the destination's shape, with the library's own initial weights."""
         shape = gpt2.resized(self.config, **destination)
         return GPT2LMHeadModel(GPT2Config.from_dict(self.config.to_dict() | shape))
 
+    @property
+    def place(self) -> str | None:
+        """Where the trained weights are on this machine, if they do not come from elsewhere."""
+        return self.weights.get("path")
+
     def trained(self) -> GPT2LMHeadModel:
-        if self.weights is None:
+        if not self.weights:
             return GPT2LMHeadModel(self.config)
-        if "path" in self.weights and not Path(self.weights["path"]).exists():
-            raise SubcloningError(
-                f"the parent {self.weights['path']} does not exist: train the parent first (see configs/experiment)"
-            )
-        place = self.weights.get("path") or self.weights["name"]
+        place = self.weights["name"] if self.place is None else local(self.place)
         return GPT2LMHeadModel.from_pretrained(place, revision=self.weights.get("revision"), dtype=torch.float32)
+
+    def contents(self) -> dict:
+        """What tells the trained weights from others: `sha256` of files here; `commit` of those on the Hub, which are
+        downloaded for it."""
+        if not self.weights or self.place is not None:
+            return contents(self.place) if self.weights else {}
+        self.trained()
+        return {"hub": self.weights["name"], "commit": hub_commit(self.weights["name"], self.weights.get("revision"))}
+
+    def hold(self, contents: dict) -> None:
+        """From now on, `trained` is of that commit."""
+        if contents.get("commit"):
+            self.weights["revision"] = contents["commit"]
 
     def scoring_loss(self, model: GPT2LMHeadModel, tokens: Tensor) -> Tensor:
         """Summed cross-entropy of the next token."""
