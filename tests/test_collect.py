@@ -92,7 +92,11 @@ def test_children_of_another_parent_in_the_same_place_are_refused(tmp_path):
 
     arms = [child(None, 0, init__name="random"), child("abc", 0), child("abc", 1, init__name="uniform")]
     assert len(collect(arms, tmp_path)) == 6
-    with pytest.raises(SubcloningError, match="runs/0 and runs/2 are not of one study: weights = abc and def"):
+    arms[2].config["parent"]["weights"]["path"] = "/elsewhere/runs/parent/model"  # the same one
+    assert len(collect(arms, tmp_path)) == 6
+    with pytest.raises(
+        SubcloningError, match=r"runs/0 and runs/2 are not of one study: contents\.parent\.sha256 = abc and def"
+    ):
         collect([*arms, child("def", 2)], tmp_path)
 
 

@@ -21,13 +21,13 @@ from transformers.utils import flatten_dict
 
 from .axes import SubcloningError
 from .files import atomic
-from .training.record import CURVE
-from .training.run import IDENTITY, NOT_IDENTITY
+from .training.folder import DATA_PLACES, IDENTITY, NOT_IDENTITY, PARENT_PLACES
+from .training.record import CURVE, read_json
 
 TIMES = ("epoch", "tokens", "step")  # what a curve is drawn against
 SETTING = ("lr", "weight_decay")
-FREE = (*NOT_IDENTITY, "seed", "data.seed", *(f"optim.{key}" for key in SETTING))  # in which an arm's runs may differ
-WEIGHTS = "weights"  # of the parent: their checksum
+# In which an arm's runs may differ, beside what is no part of a run's identity.
+FREE = (*NOT_IDENTITY, *DATA_PLACES, "seed", "data.seed", *(f"optim.{key}" for key in SETTING))
 
 
 class Run(NamedTuple):
@@ -50,8 +50,9 @@ class Run(NamedTuple):
     def options(self) -> dict:
         """What else it was trained with, by dotted keys; not what is off, as is an option that older code had not."""
         known = flatten_dict({key: self.config.get(key) for key in (*IDENTITY, "case")})
-        known[WEIGHTS] = (self.provenance.get("parent") or {}).get("sha256")
-        free = tuple(f"{key}." for key in FREE)
+        known |= flatten_dict({"contents": {key: self.provenance.get(key) for key in ("parent", "data")}})
+        # Where the parent lay counts only for runs that do not know its contents.
+        free = tuple(f"{key}." for key in (*FREE, *(PARENT_PLACES if "parent" in self.provenance else ())))
         return {key: value for key, value in known.items() if value and not f"{key}.".startswith(free)}
 
 
@@ -64,8 +65,8 @@ def from_folders(source: Path) -> Iterator[Run]:
         yield Run(
             str(folder),
             yaml.safe_load((folder / "config.yaml").read_text()),
-            json.loads((folder / "provenance.json").read_text()),
-            json.loads((folder / "summary.json").read_text())["seconds"],
+            read_json(folder / "provenance.json"),
+            read_json(folder / "summary.json")["seconds"],
             pd.read_csv(folder / "metrics.csv"),
         )
 
@@ -141,10 +142,12 @@ def _check(runs: list[Run]) -> None:
     twins, firsts = {}, {}
     for run in runs:
         case, mine = run.keys["case"] if cases else None, run.options
-        groups = {"name": (), "data": (), "init": (case, run.keys["init"]), WEIGHTS: (case, WEIGHTS in mine)}
+        groups = {"name": (), "data": (), "init": (case, run.keys["init"])}
         differing: dict[str, list[str]] = {}
         for key in known:
             group = groups.get(key.split(".")[0], (case,))
+            if key.startswith(("contents.", "parent.weights.")):  # not recorded for all: random weights have no parent
+                group = (case, key in mine)
             place, others = firsts.setdefault((key, group), (run.place, mine))
             if others.get(key) != mine.get(key):
                 differing.setdefault(place, []).append(f"{key} = {others.get(key, 'off')} and {mine.get(key, 'off')}")
