@@ -111,11 +111,11 @@ def test_collected_from_wandb_online(config, tmp_path, monkeypatch):
     folder = Path(cfg.run_dir)
     said = inspect(folder, "--summary")
     rows = [record["history"]["item"] for record in inspect(folder) if record.get("type") == "history"]
-    answer = SimpleNamespace(name=cfg.run, config=said["config"], summary=said["summary"], scan_history=lambda: rows)
+    answer = SimpleNamespace(id=cfg.run, config=said["config"], summary=said["summary"], scan_history=lambda: rows)
 
     class Api:
         def runs(self, project, filters):
-            assert (project, filters) == ("me/mine", {"config.name": "digits_parent", "state": "finished"})
+            assert (project, filters) == ("me/mine", {"config.name": "digits_parent"})
             return [answer]
 
     monkeypatch.setattr("wandb.Api", Api)
