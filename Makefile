@@ -6,19 +6,14 @@ PY := .venv/bin/python
 .PHONY: demo demo-gpt2 figures study-mini test test-slurm lock
 
 demo: .venv/installed
-	$(PY) -m subcloning.train experiment=digits_parent
-	$(PY) -m subcloning.train -m experiment=digits hydra/launcher=local
-	$(PY) -m subcloning.collect digits
-	$(PY) -m subcloning.analysis digits
+	$(PY) -m subcloning.demo digits
 
 # The same for GPT-2 on the source code of Python's standard library.
 demo-gpt2: .venv/installed
-	$(PY) -m subcloning.train experiment=gpt2_demo_parent
-	$(PY) -m subcloning.train -m experiment=gpt2_demo hydra/launcher=local
-	$(PY) -m subcloning.collect gpt2_demo --into runs/gpt2_demo/report
-	$(PY) -m subcloning.analysis gpt2_stdlib --folder runs/gpt2_demo/report
+	$(PY) -m subcloning.demo gpt2_demo
 
-# All tables and figures of experiments/ from the committed runs, without training.
+# All tables and figures of experiments/ from the committed runs, without training. Text stays as it is committed, to the
+# byte; images may differ in a few bytes where matplotlib or its fonts are others.
 figures: .venv/installed
 	$(PY) -m subcloning.analysis
 

@@ -1,6 +1,7 @@
 """All studies of mini scale, from parents to RESULTS.md: `make study-mini`. What is done is not done again.
 
-Says before each step which it is, and about how long all that is left will take, by the pace so far.
+Says before each step which it is, and about how long all that is left will take, by the pace so far. The studies run at
+the settings in configs/experiment, whatever the grids find: on another CPU, which rounds otherwise, that may be others.
 """
 
 import subprocess
@@ -178,6 +179,7 @@ def main() -> None:
         print(f"\n[{number}/{len(STEPS)}] about {left:.0f} minutes left: {' '.join(command)}", flush=True)
         subprocess.run([sys.executable, "-m", *command], check=True)
         planned += minutes
+    print("\nAll studies ran at the settings in configs/experiment. Where a grid found others here, make test fails.")
 
 
 if __name__ == "__main__":

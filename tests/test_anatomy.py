@@ -11,7 +11,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
 
 from subcloning import SubcloningError, apply_plan, make_plan, score, subclone
-from subcloning.axes import Anatomy, Layout
+from subcloning.anatomy import Anatomy
+from subcloning.axes import Layout
 
 
 def one_norm_twice(model):

@@ -18,7 +18,7 @@ from subcloning.analysis.results import BEYOND, results
 from subcloning.analysis.speedup import Study
 from subcloning.analysis.studies import STUDIES
 from subcloning.analysis.verdicts import NOT, PARTLY, REPRODUCED, Evidence, better_in_all_cases, better_than
-from subcloning.axes import Anatomy
+from subcloning.anatomy import Anatomy
 from subcloning.controls import keep_only, match_spread
 
 variants = pytest.mark.parametrize("variant", VARIANTS)

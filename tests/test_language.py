@@ -184,7 +184,7 @@ def test_mismatches_of_model_and_data(config, language):
         run(config(*language, "init=random", "data.context=64", "name=c"))
     with pytest.raises(SubcloningError, match="tokens=2000 must be a multiple of validate_every=1024"):
         run(config(*language, "init=random", "optim.tokens=2000", "name=d"))
-    with pytest.raises(SubcloningError, match="/nowhere does not exist: train the parent first"):
+    with pytest.raises(SubcloningError, match="/nowhere do not exist: train the parent first"):
         run(config(*language, "init=subclone", "parent.weights.path=/nowhere", "name=e"))
 
 

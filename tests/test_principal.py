@@ -9,7 +9,7 @@ from tiny import VARIANTS, gpt2, inputs, outputs, randomise, vit
 from torch import nn
 
 from subcloning import Plan, SubcloningError, apply_plan, make_plan, score, subclone
-from subcloning.axes import Anatomy
+from subcloning.anatomy import Anatomy
 from subcloning.principal import Folded, is_centred, neuronwise, principal_map
 
 ROTATABLE = [name for name in VARIANTS if name != "vit_pre_norm"]

@@ -13,7 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from subcloning import Plan, Scores, apply_plan, make_plan, permute, score, subclone
-from subcloning.axes import Anatomy
+from subcloning.anatomy import Anatomy
 from subcloning.plan import SELECTIONS, _kept_blocks
 
 variants = pytest.mark.parametrize("variant", VARIANTS)

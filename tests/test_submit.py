@@ -107,7 +107,7 @@ def test_refusals(runs):
     cluster = profile("base", [])
     with pytest.raises(SubcloningError, match=r"several runs have the folder .*several names"):
         submit([*SWEEP, "optim.batch_size=64,128"], cluster)
-    with pytest.raises(SubcloningError, match=r"trainer.devices=auto: say how many"):
+    with pytest.raises(SubcloningError, match=r"trainer.devices=1 and accelerator=auto: say what a job needs"):
         submit(SWEEP, cluster)
     both = expand([*SWEEP, "trainer=cpu,gpu"])
     with pytest.raises(SubcloningError, match=r"need the same trainer.num_nodes"):

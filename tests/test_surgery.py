@@ -8,7 +8,8 @@ from tiny import gpt2, inputs, outputs, vit
 from torch import nn
 
 from subcloning import SubcloningError, apply_plan, make_plan, score, subclone
-from subcloning.axes import Anatomy, Layout
+from subcloning.anatomy import Anatomy
+from subcloning.axes import Layout
 from subcloning.files import load_tensors, save_tensors
 from subcloning.principal import is_centred, neuronwise, principal_map
 from subcloning.surgery import transplant

@@ -111,11 +111,11 @@ def test_collected_from_wandb_online(config, tmp_path, monkeypatch):
     folder = Path(cfg.run_dir)
     said = inspect(folder, "--summary")
     rows = [record["history"]["item"] for record in inspect(folder) if record.get("type") == "history"]
-    answer = SimpleNamespace(name=cfg.run, config=said["config"], summary=said["summary"], scan_history=lambda: rows)
+    answer = SimpleNamespace(id=cfg.run, config=said["config"], summary=said["summary"], scan_history=lambda: rows)
 
     class Api:
         def runs(self, project, filters):
-            assert (project, filters) == ("me/mine", {"config.name": "digits_parent", "state": "finished"})
+            assert (project, filters) == ("me/mine", {"config.name": "digits_parent"})
             return [answer]
 
     monkeypatch.setattr("wandb.Api", Api)
@@ -147,7 +147,7 @@ def test_plan_config_and_id(config, tmp_path):
     run(cfg)
     folder = Path(cfg.run_dir)
     (log,) = folder.glob("wandb/offline-run-*/*.wandb")
-    assert log.stem == "run-" + cfg.run.replace("/", "--")
+    assert log.stem == "run-" + (folder / "wandb_id").read_text().strip()
     assert any("plan" in row for row in history(folder).columns)
     (table,) = folder.glob("wandb/offline-run-*/files/media/table/plan_*.json")
     rows = {row[0]: row[1:] for row in json.loads(table.read_text())["data"]}

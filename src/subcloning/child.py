@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
-from .axes import Anatomy, SubcloningError
+from .anatomy import Anatomy
+from .axes import SubcloningError
 from .plan import make_plan, rules_of
 from .refit import refit as make_up
 from .scores import Scores

@@ -8,7 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .axes import Anatomy, SubcloningError
+from .anatomy import Anatomy
+from .axes import SubcloningError
 from .observe import Call, observe
 from .plan import Plan, source_name
 from .surgery import fan_in_factor, transplant

@@ -2,7 +2,7 @@
 
 FLOPs are counted by torch on the meta device, so nothing is downloaded or computed. The backward pass counts twice the
 forward pass; attention counts in full, without the saving by the causal mask, as is usual for model FLOP utilisation
-(arXiv 2204.02311, appendix B).
+(arXiv 2204.02311, appendix B). A teacher (distill=parent) costs its forward pass.
 """
 
 import hydra
@@ -42,8 +42,11 @@ def main(cfg: DictConfig) -> None:
     for name, model in models.items():
         count = sum(p.numel() for p in model.parameters())
         print(f"{name}: {count:,} parameters, {flops[name] / tokens:.3g} FLOPs per token to train")
-    total = list(flops.values())[-1] * samples
-    print(f"one run of the child: {samples * tokens:.3g} tokens, {total:.3g} FLOPs")
+    of_parent, of_child = flops.values()
+    teachers = of_parent / 3 * samples if cfg.get("distill") else 0
+    total = of_child * samples + teachers
+    note = f", {teachers:.3g} of them its teacher's" if teachers else ""
+    print(f"one run of the child: {samples * tokens:.3g} tokens, {total:.3g} FLOPs{note}")
     print(f"GPU-hours at {UTILISATION:.0%} of peak:")
     for gpu, peak in PEAK_FLOPS.items():
         print(f"  {gpu}: {total / peak / UTILISATION / 3600:,.3g}")

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .axes import Anatomy, SubcloningError, same_parent
+from .anatomy import Anatomy, same_parent
+from .axes import SubcloningError
 from .files import load_tensors, save_tensors
 from .principal import is_centred, neuronwise, principal_map
 from .scores import Scores

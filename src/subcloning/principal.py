@@ -21,7 +21,8 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from .axes import Anatomy, Family, SubcloningError
+from .anatomy import Anatomy
+from .axes import Family, SubcloningError
 
 
 def neuronwise(family: Family) -> set[str]:

@@ -15,7 +15,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .axes import Anatomy, SubcloningError
+from .anatomy import Anatomy
+from .axes import SubcloningError
 from .observe import Call, no_autocast, observe
 from .plan import Plan, source_name
 from .principal import Folded

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .axes import Anatomy, Family, Probe, SubcloningError
+from .anatomy import Anatomy
+from .axes import Family, Probe, SubcloningError
 from .observe import Call, observe
 from .principal import is_centred
 from .scores import INFLUENCE, STATISTICS, STREAM, Scores

@@ -6,9 +6,9 @@ runs/_sweeps/NAME:
 
     code/              src and configs as they were: later edits do not reach runs that wait in the queue
     configs/0003.yaml  the run of array task 3, resolved
-    sbatch.sh          what was submitted
+    sbatch.sh          what was submitted; sbatch-1.sh and so on: more arrays, where SLURM allows fewer tasks in one
     logs/3.out         of task 3, over all its restarts
-    jobs.txt           SLURM's job ids, one for each submission
+    jobs.txt           SLURM's job ids, one for each array, and the run of its task 0, if that is not the first
 
 The name is of the experiment and a hash of code and configs. The same command again submits what is not done and not in
 the queue; `python -m subcloning.status` shows where each run is.
@@ -17,6 +17,7 @@ the queue; `python -m subcloning.status` shows where each run is.
 import argparse
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -30,7 +31,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from .axes import SubcloningError
-from .files import atomic
+from .data.augment import refuse_idle_recipe
+from .files import atomic, locked
 from .training.record import SNAPSHOT, provenance, write_json
 
 ROOT = Path(__file__).parents[2]
@@ -91,29 +93,39 @@ def digest(runs: list[DictConfig]) -> str:
     return found.hexdigest()[:8]
 
 
-def script(folder: Path, runs: list[DictConfig], tasks: list[int], cluster: DictConfig) -> str:
-    """The sbatch file for the array `tasks` of `runs`."""
+def script(folder: Path, runs: list[DictConfig], tasks: list[int], cluster: DictConfig, size: int | None = None) -> str:
+    """The sbatch file for the runs `tasks`, as one array.
+
+    size: a power of ten, if they are of those runs whose numbers agree but for as many last digits: `size` * n and on.
+    The array counts these digits alone.
+    """
+    part = tasks[0] // size if size else 0
+    first = part * (size or 0)
     (nodes, devices, accelerator), *others = {
         (run.trainer.num_nodes, run.trainer.devices, run.trainer.accelerator) for run in runs
     }
     if others:
         raise SubcloningError("all runs of a sweep need the same trainer.num_nodes, devices and accelerator")
-    if not isinstance(devices, int):
-        raise SubcloningError(f"trainer.devices={devices}: say how many for each node, such as trainer=gpu_8")
+    if not isinstance(devices, int) or accelerator == "auto":
+        raise SubcloningError(
+            f"trainer.devices={devices} and accelerator={accelerator}: say what a job needs of each node, such as "
+            "trainer=gpu, trainer=gpu_8 or trainer=cpu"
+        )
+    log = f"{part}%{len(str(size)) - 1}a.out" if part else "%a.out"  # the run's number: %3a has three digits
     options = {
         "job-name": runs[0].name,
-        "array": f"{ranges(tasks)}%{cluster.parallel}",
+        "array": f"{ranges([task - first for task in tasks])}%{cluster.parallel}",
         "nodes": nodes,
         "ntasks-per-node": devices,
         "gpus-per-node": devices if accelerator == "gpu" else None,
         "cpus-per-task": cluster.cpus_per_task,
         **{key: cluster[key] for key in ("time", "partition", "account", "qos", "constraint", "mem")},
         "signal": f"USR1@{cluster.grace}",  # to the tasks, which save, and then requeue the job
-        "output": folder / "logs" / "%a.out",
+        "output": str(folder / "logs").replace("%", "%%") + f"/{log}",
     }
-    lines = [f"#SBATCH --{key}={value}" for key, value in options.items() if value is not None]
+    lines = [f"#SBATCH --{key}={shlex.quote(str(value))}" for key, value in options.items() if value is not None]
     lines += ["#SBATCH --requeue", "#SBATCH --open-mode=append", *(f"#SBATCH {line}" for line in cluster.sbatch)]
-    container = f"--container-image={cluster.container} " if cluster.container else ""
+    container = f"--container-image={shlex.quote(cluster.container)} " if cluster.container else ""
     head = f"#!/usr/bin/env bash\n# {runs[0].name}: {len(tasks)} of {len(runs)} runs, by python -m subcloning.submit\n"
     return head + "\n".join(
         [
@@ -121,7 +133,7 @@ def script(folder: Path, runs: list[DictConfig], tasks: list[int], cluster: Dict
             "set -euo pipefail",
             *cluster.setup,
             f"export PYTHONPATH={shlex.quote(str(folder / 'code' / 'src'))}",
-            'config=$(printf %04d "$SLURM_ARRAY_TASK_ID")',
+            f"config=$(printf %04d $(({first} + SLURM_ARRAY_TASK_ID)))",
             f"export SRUN_CPUS_PER_TASK={cluster.cpus_per_task}  # srun does not take it over by itself",
             f"srun --kill-on-bad-exit=1 {container}{cluster.python} -m subcloning.train "
             f'--config-dir {shlex.quote(str(folder / "configs"))} --config-name "$config" || code=$?',
@@ -160,9 +172,20 @@ def queued() -> dict[tuple[str, int], str]:
 
 
 def in_queue(folder: Path, states: dict[tuple[str, int], str]) -> dict[int, str]:
-    """Array task -> state, of the sweep in `folder`."""
-    jobs = (folder / "jobs.txt").read_text().split() if (folder / "jobs.txt").exists() else []
-    return {task: state for (job, task), state in states.items() if job in jobs}
+    """Number of the run -> state, of the sweep in `folder`."""
+    lines = (folder / "jobs.txt").read_text().splitlines() if (folder / "jobs.txt").exists() else []
+    first = {job: int(rest[0]) if rest else 0 for job, *rest in map(str.split, lines)}
+    return {first[job] + task: state for (job, task), state in states.items() if job in first}
+
+
+def array_size() -> int | None:
+    """How many runs one array can have, rounded down to a power of ten; None where no SLURM says it."""
+    try:
+        found = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=True).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    limit = re.search(r"^MaxArraySize\s*=\s*(\d{2,})", found, re.MULTILINE)
+    return 10 ** (len(limit[1]) - 1) if limit else None
 
 
 def busy_folders(sweeps: Path) -> set[str]:
@@ -180,13 +203,22 @@ def submit(overrides: list[str], cluster: DictConfig, *, dry: bool = False) -> P
     for name in ("RUNS", "CORPORA", "IMAGES"):  # jobs may start elsewhere
         os.environ[f"SUBCLONING_{name}"] = str(Path(os.environ.get(f"SUBCLONING_{name}", name.lower())).absolute())
     runs = expand(overrides)
+    for run in runs:
+        refuse_idle_recipe(run)
     folders = [run.run_dir for run in runs]
     if same := sorted({folder for folder in folders if folders.count(folder) > 1}):
         raise SubcloningError(
             f"several runs have the folder {same[0]}, whose name does not say what they differ in: submit them under "
             "several names (name=...)"
         )
-    folder = Path(runs[0].runs).absolute() / SWEEPS / f"{runs[0].name}-{digest(runs)}"
+    sweeps = Path(runs[0].runs).absolute() / SWEEPS
+    folder = sweeps / f"{runs[0].name}-{digest(runs)}"
+    with locked(sweeps.with_suffix(".lock")):  # two submissions at once would both find that nothing is in the queue
+        _submit(folder, runs, cluster, dry)
+    return folder
+
+
+def _submit(folder: Path, runs: list[DictConfig], cluster: DictConfig, dry: bool) -> None:
     for part in ("configs", "logs"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     if not (folder / "code").exists():
@@ -205,26 +237,35 @@ def submit(overrides: list[str], cluster: DictConfig, *, dry: bool = False) -> P
     busy = [task for task, run in enumerate(runs) if run.run_dir in running and task not in done]
     tasks = [task for task in range(len(runs)) if task not in busy and task not in done]
     print(f"{folder}: {len(runs)} runs, {len(done)} done, {len(busy)} in the queue, {len(tasks)} to submit")
-    if not tasks:
-        return folder
-    with atomic(folder / "sbatch.sh") as temporary:
-        temporary.write_text(script(folder, runs, tasks, cluster))
-    if dry:
-        print(f"not submitted: {folder / 'sbatch.sh'}")
-        return folder
+    size = array_size()
+    arrays: dict[int, list[int]] = {}
+    for task in tasks:
+        arrays.setdefault(task // size if size else 0, []).append(task)
+    before = None
+    for part, array in arrays.items():
+        file = folder / (f"sbatch-{part}.sh" if part else "sbatch.sh")
+        with atomic(file) as temporary:
+            temporary.write_text(script(folder, runs, array, cluster, size))
+        if dry:
+            print(f"not submitted: {file}")
+            continue
+        # One array after the other, so that together they run as few at a time as one would.
+        job = _sbatch(file, *([f"--dependency=afterany:{before}"] if before else []))
+        with (folder / "jobs.txt").open("a") as jobs:
+            jobs.write(f"{job} {part * size}\n" if part else f"{job}\n")
+        print(f"submitted job {job}: runs {ranges(array)}")
+        before = job
+
+
+def _sbatch(file: Path, *options: str) -> str:
+    """The job's id."""
     try:
-        found = subprocess.run(
-            ["sbatch", "--parsable", folder / "sbatch.sh"], capture_output=True, text=True, check=True
-        )
+        found = subprocess.run(["sbatch", "--parsable", *options, file], capture_output=True, text=True, check=True)
     except FileNotFoundError as error:
         raise SubcloningError("there is no sbatch here: submit on a login node, or give dry=true") from error
     except subprocess.CalledProcessError as error:
-        raise SubcloningError(f"sbatch refused {folder / 'sbatch.sh'}: {error.stderr.strip()}") from error
-    job = found.stdout.strip().split(";")[0]
-    with (folder / "jobs.txt").open("a") as file:
-        file.write(f"{job}\n")
-    print(f"submitted job {job}: tasks {ranges(tasks)}")
-    return folder
+        raise SubcloningError(f"sbatch refused {file}: {error.stderr.strip()}") from error
+    return found.stdout.strip().split(";")[0]
 
 
 def main() -> None:

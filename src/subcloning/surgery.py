@@ -13,7 +13,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .axes import Anatomy, Layout, SubcloningError
+from .anatomy import Anatomy
+from .axes import Layout, SubcloningError
 from .plan import Plan, check_counterparts, make_plan, source_name
 from .principal import Folded
 from .scores import Scores

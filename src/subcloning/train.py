@@ -7,9 +7,12 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from .sweeps import take_device
+
 
 @hydra.main(config_path="../../configs", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> None:
+    take_device(cfg)
     from .training.interruptions import Interrupted, requeue
     from .training.run import run  # the libraries take seconds to import: not for --help or a sweep's parent process
 

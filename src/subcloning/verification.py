@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from .axes import Anatomy, SubcloningError
+from .anatomy import Anatomy
+from .axes import SubcloningError
 from .plan import make_plan
 from .principal import is_centred, neuronwise, principal_map
 from .surgery import apply_plan

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 
-from ..axes import Anatomy
+from ..anatomy import Anatomy
 from ..observe import Call, hooked
 from ..scores import Scores
 from ..scoring import score

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor, nn
+
+from ..axes import SubcloningError
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,17 @@ class Recipe:
     ema_decay: float | None = None
     dropout: float = 0.0
     drop_path: float = 0.0
+
+
+def refuse_idle_recipe(cfg: DictConfig) -> None:
+    """Raise if `cfg` (configs/train.yaml) asks for a recipe and its data, text, have no use for one."""
+    given = {key: value for key, value in cfg.recipe.items() if key != "_target_"}
+    idle = [f"{key}={value}" for key, value in given.items() if value != getattr(Recipe, key)]
+    if idle and "recipe" not in cfg.data:
+        raise SubcloningError(
+            f"recipe: {', '.join(idle)}: recipes are for images, and {cfg.name} trains on text. Leave the recipe out; "
+            "dropout is the model's, as in parent.model.resid_pdrop=0.1"
+        )
 
 
 class BatchTransform(nn.Module):

@@ -50,6 +50,28 @@ class TrainingBatches(Dataset):
         return torch.from_numpy(self.blocks.rows((number * self.world_size + self.rank) * self.size, self.size))
 
 
+def validation_batches(count: int, size: int, rank: int, ranks: int) -> list[tuple[Tensor, bool]]:
+    """(numbers, counted) of the batches, at most `size`, in which one rank reads its share of `count` samples.
+
+    Every sample counts once, on one rank. All ranks have as many batches, since all take part in each pass of a sharded
+    model: who has a batch less reads sample 0 again, which is not counted.
+    """
+    own = torch.arange(count)[rank::ranks]
+    batches = [(part, True) for part in own.split(size) if len(part)]
+    most = -(-count // ranks)
+    return batches + [(torch.zeros(1, dtype=torch.long), False)] * (-(-most // size) - len(batches))
+
+
+class Counted(Dataset):
+    """`dataset[key, counted]`: the batch `dataset[key]`, and whether it counts."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __getitem__(self, key: tuple) -> tuple:
+        return self.dataset[key[0]], key[1]
+
+
 class ValidationBlocks(Dataset):
     """`count` blocks of a stream, (context + 1,) each, spread evenly over it; indexed by tensors of numbers."""
 

@@ -1,6 +1,8 @@
 """Small sets of images: decoded once, kept as one memory-mapped array of uint8, augmented by the batch."""
 
+import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from tqdm import tqdm
 
 from ..axes import SubcloningError
 from ..files import atomic, locked
+from .contents import contents, sha256
 from .image_sets import read, same_classes
 from .images import ImageData, agreed
 
@@ -40,7 +43,8 @@ class CachedImages(ImageData):
     """A set that fits into memory, all images of one size.
 
     train, validation: functions that give a set as in `image_sets` or torchvision. They are called when `folder` does
-        not hold its images yet, so a download happens once.
+        not hold its images yet, so a download happens once; later they say by their arguments, or the files that they
+        would read, whether these are the images.
     preprocessing, parent_preprocessing, override_preprocessing: see `agreed`.
     """
 
@@ -66,23 +70,55 @@ class CachedImages(ImageData):
         options |= {"classes": train.classes, "preprocessing": preprocessing}
         super().__init__(train, validation, on_batch=True, **options)
 
+    @property
+    def provenance(self) -> dict:
+        return super().provenance | {"train_sha256": self.train.sha256, "validation_sha256": self.validation.sha256}
+
 
 def decoded(folder: Path, make: Callable, size: int) -> ArrayImages:
-    """The set in `folder` (images.npy, labels.npy, classes.json), made from `make()` if it is not there."""
+    """The set in `folder` (images.npy, labels.npy, classes.json, source.json), made from `make()` if it is not there.
+
+    Raises if it was made from another source. This may be gone; then its name and options must agree.
+    """
     if not folder.exists():
         with locked(folder.with_suffix(".lock")):
             if not folder.exists():  # another process may have made it meanwhile
-                _decode(folder, make(), size)
+                _decode(folder, make, size)
+    file = folder / "source.json"
+    found = json.loads(file.read_text()) if file.exists() else {"source": "not known"}
+    for key, value in _source(make, folder, folder / "checked.json").items():
+        if found.get(key) != value:
+            raise SubcloningError(
+                f"{folder} holds images of another source: its {key} is {found.get(key)}, wanted {value}. Give these a "
+                "folder of their own (data.folder=...), or remove that one"
+            )
     images = np.load(folder / "images.npy", mmap_mode="r")
     if images.shape[2:] != (size, size):
         raise SubcloningError(f"{folder} holds images of {images.shape[2:]}, wanted {size} x {size}: remove the folder")
     labels = torch.from_numpy(np.load(folder / "labels.npy"))
-    return ArrayImages(images, labels, json.loads((folder / "classes.json").read_text()), str(folder))
+    made = ArrayImages(images, labels, json.loads((folder / "classes.json").read_text()), str(folder))
+    made.sha256 = found["sha256"]
+    return made
 
 
-def _decode(folder: Path, source, size: int) -> None:
+def _source(make: Callable, folder: Path, memory: Path) -> dict:
+    """What `make`, a class of sets and its arguments, was asked for; and what its files hold, where they are there."""
+    kind, options = getattr(make, "func", make), dict(getattr(make, "keywords", {}))
+    options.pop("download", None)
+    files = []
+    if hasattr(kind, "origin"):
+        options, files = kind.origin(**options)
+    elif "root" in options:  # torchvision's, which knows its files' checksums; relative, so that both may be moved
+        options["root"] = os.path.relpath(options["root"], folder.parent)
+    asked = {"source": {"set": f"{kind.__module__}.{kind.__qualname__}", **options}}
+    return asked | ({"files": contents(files, memory)} if files else {})
+
+
+def _decode(folder: Path, make: Callable, size: int) -> None:
     with atomic(folder) as temporary:
         temporary.mkdir()
+        origin = _source(make, folder, temporary / "checked.json")
+        source = make()
         shape = (len(source), 3, size, size)
         images = np.lib.format.open_memmap(temporary / "images.npy", "w+", np.uint8, shape)
         labels = np.zeros(len(source), np.int64)
@@ -97,3 +133,6 @@ def _decode(folder: Path, source, size: int) -> None:
         images.flush()
         np.save(temporary / "labels.npy", labels)
         (temporary / "classes.json").write_text(json.dumps(list(source.classes)))
+        parts = [sha256(temporary / name) for name in ("images.npy", "labels.npy", "classes.json")]
+        origin["sha256"] = hashlib.sha256("".join(parts).encode()).hexdigest()
+        (temporary / "source.json").write_text(json.dumps(origin, indent=1) + "\n")

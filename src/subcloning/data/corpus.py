@@ -3,6 +3,8 @@
 In its folder:
 
     manifest.json            what the text is, the tokenizer, and of each split the shards with tokens, bytes and sha256
+    source.json              of each split's files, if the text was in any: how many, bytes, and a sha256 of them all
+    checked.json             what was found by reading files, so that it is not read again while they do not change
     tokenizer/               for `transformers.AutoTokenizer.from_pretrained`
     train-00000-00000.npy    token ids, uint16 or uint32; the first number is the source's unit, the second counts on
     validation-00000-00000.npy
@@ -19,6 +21,7 @@ import shutil
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
@@ -27,6 +30,7 @@ from tqdm import tqdm
 
 from ..axes import SubcloningError
 from ..files import atomic, locked
+from .contents import contents, remembered, sha256
 from .sources import Piece
 from .tokens import TokenStream
 
@@ -68,7 +72,10 @@ class Corpus:
         return manifest
 
     def open(self, *, verify: bool = True) -> "Tokens":
-        """The prepared corpus. verify: read all shards once and hold them against their checksums."""
+        """The prepared corpus. verify: hold all shards against their checksums, once for as long as they are the same.
+
+        Raises if it is of another source or tokenizer. These may be gone; then what the config calls them must agree.
+        """
         manifest = self._manifest()
         if not manifest:
             raise SubcloningError(f"{self.folder} holds no prepared corpus: run python -m subcloning.prepare first")
@@ -80,7 +87,22 @@ class Corpus:
             return {}
         manifest = json.loads(file.read_text())
         self._compare(manifest, self.description)
+        if text := self._text():
+            source = self.folder / "source.json"
+            self._compare({"text": json.loads(source.read_text()) if source.exists() else "not known"}, {"text": text})
+        self._compare_tokenizer(manifest["tokenizer_sha256"])
         return manifest
+
+    def _text(self) -> dict:
+        """What the source's files hold: `contents` of each split; {} if they are gone, or it has none."""
+        memory = self.folder / "checked.json"
+        return {split: contents(files, memory, split) for split, files in self.source.paths.items()}
+
+    def _compare_tokenizer(self, found: str) -> None:
+        if files := self.tokenizer.files:
+            memory = self.folder / "checked.json"
+            wanted = remembered(memory, "tokenizer", files, lambda: _digest(self.tokenizer.make()))
+            self._compare({"tokenizer's sha256": found}, {"tokenizer's sha256": wanted})
 
     def _compare(self, found: dict, wanted: dict) -> None:
         for key, value in wanted.items():
@@ -93,7 +115,7 @@ class Corpus:
     def _begin(self) -> None:
         """Claim the folder, and make the tokenizer."""
         claim = self.folder / "parts" / "description.json"
-        wanted = _as_json(self.description | {"contents": self.source.contents})
+        wanted = _as_json(self.description | {"contents": self.source.contents, "text": self._text()})
         if claim.exists():
             self._compare(json.loads(claim.read_text()), wanted)
         else:
@@ -105,6 +127,7 @@ class Corpus:
                 raise SubcloningError("the tokenizer has no end-of-text token (eos_token), which parts documents")
             with atomic(self.folder / "tokenizer") as temporary:
                 made.save_pretrained(temporary)
+        self._compare_tokenizer(_sha256_of(_tokenizer(self.folder)))
 
     def _training(self, unit) -> Iterator[Piece]:
         return (piece for piece in self.source.read(unit) if piece.split == "train")
@@ -154,10 +177,12 @@ class Corpus:
             for record in records:
                 for split, shard in record["shards"].items():
                     shards[split].append(shard)
+        claimed = json.loads((self.folder / "parts" / "description.json").read_text())
+        self._compare({"text": claimed["text"]}, {"text": self._text()})
         backend = _tokenizer(self.folder)
         manifest = self.description | {
             "contents": self.source.contents,
-            "tokenizer_sha256": hashlib.sha256(backend.to_str().encode()).hexdigest(),
+            "tokenizer_sha256": _sha256_of(backend),
             "vocab_size": backend.get_vocab_size(),
             "end_of_text": self._end_of_text(),
             "splits": {
@@ -168,6 +193,8 @@ class Corpus:
         }
         for leftover in self.folder.glob(".*.tmp"):  # of processes that were killed
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        with atomic(self.folder / "source.json") as temporary:
+            temporary.write_text(json.dumps(claimed["text"], indent=1) + "\n")
         with atomic(self.folder / "manifest.json") as temporary:
             temporary.write_text(json.dumps(manifest, indent=1) + "\n")
 
@@ -176,22 +203,27 @@ class Tokens:
     """An open corpus: `splits` maps `train` and `validation` to a `TokenStream`; `sha256` is that of its manifest."""
 
     def __init__(self, folder: Path, manifest: dict, verify: bool):
-        self.folder, self.manifest, self.sha256 = folder, manifest, _sha256(folder / "manifest.json")
-        self.splits = {}
-        for split, info in manifest["splits"].items():
-            for shard in info["shards"]:
-                self._check(folder / shard["file"], shard, verify)
-            self.splits[split] = TokenStream([(folder / s["file"], s["tokens"]) for s in info["shards"]])
+        self.folder, self.manifest, self.sha256 = folder, manifest, sha256(folder / "manifest.json")
+        shards = {folder / shard["file"]: shard for info in manifest["splits"].values() for shard in info["shards"]}
+        mend = f"remove {folder} and prepare it again"
+        for path, shard in shards.items():
+            if not path.exists():
+                raise SubcloningError(f"{path} is missing: {mend}")
+            if path.stat().st_size != shard["bytes"]:
+                raise SubcloningError(f"{path} has {path.stat().st_size} bytes, expected {shard['bytes']}: {mend}")
 
-    @staticmethod
-    def _check(path: Path, shard: dict, verify: bool) -> None:
-        mend = f"remove {path.parent} and prepare it again"
-        if not path.exists():
-            raise SubcloningError(f"{path} is missing: {mend}")
-        if path.stat().st_size != shard["bytes"]:
-            raise SubcloningError(f"{path} has {path.stat().st_size} bytes, expected {shard['bytes']}: {mend}")
-        if verify and _sha256(path) != shard["sha256"]:
-            raise SubcloningError(f"{path} is damaged, its sha256 is not the manifest's: {mend}")
+        def check() -> bool:
+            for path, shard in shards.items():
+                if sha256(path) != shard["sha256"]:
+                    raise SubcloningError(f"{path} is damaged, its sha256 is not the manifest's: {mend}")
+            return True
+
+        if verify:
+            remembered(folder / "checked.json", "shards", [*shards, folder / "manifest.json"], check)
+        self.splits = {
+            split: TokenStream([(folder / s["file"], s["tokens"]) for s in info["shards"]])
+            for split, info in manifest["splits"].items()
+        }
 
 
 def _chunks(pieces: Iterator[Piece], size: int) -> Iterator[tuple[list[Piece], bool]]:
@@ -228,7 +260,7 @@ def encode(folder: Path, name: str, pieces: list[Piece], last: bool, end_of_text
         with atomic(path) as temporary:
             with open(temporary, "wb") as file:
                 np.save(file, tokens)
-            facts = {"tokens": len(tokens), "bytes": temporary.stat().st_size, "sha256": _sha256(temporary)}
+            facts = {"tokens": len(tokens), "bytes": temporary.stat().st_size, "sha256": sha256(temporary)}
         shards[split] = {"file": path.name, **counts[split], **facts}
     if (folder / "parts").exists():  # else others have finished: this worker has outlived its killed parent
         with atomic(folder / "parts" / f"{name}.json") as temporary:
@@ -248,11 +280,17 @@ def _read_tokenizer(file: Path, changed: int) -> Tokenizer:
     return tokenizer
 
 
+def _sha256_of(tokenizer: Tokenizer) -> str:
+    return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
+
+
+def _digest(made) -> str:
+    """`_sha256_of` a tokenizer of transformers, as it would be in a corpus."""
+    with TemporaryDirectory() as folder:
+        made.save_pretrained(Path(folder) / "tokenizer")
+        return _sha256_of(_tokenizer(Path(folder)))
+
+
 def _as_json(value: dict) -> dict:
     """As it comes back from a file."""
     return json.loads(json.dumps(value))
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

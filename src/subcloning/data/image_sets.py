@@ -1,22 +1,39 @@
-"""Sets of images in torchvision's form, (PIL image, class number) pairs and `classes`, which can name each image."""
+"""Sets of images in torchvision's form, (PIL image, class number) pairs and `classes`, which can name each image.
+
+`origin(...)`, with the arguments of the class, is what was asked for, but for places, and the files that hold it, if
+they are there: by these a cache knows its source.
+"""
 
 import io
+import os
+import re
+import traceback
 from pathlib import Path
 
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from ..axes import SubcloningError
+from .contents import below, is_place
 
 
 def read(source, index: int) -> tuple[Image.Image, int]:
-    """Image `index` of `source` in RGB, and its class; SubcloningError, with its name, if it is damaged."""
+    """Image `index` of `source` in RGB, and its class; SubcloningError, with its name, if it cannot be decoded."""
     try:
         image, label = source[index]
         return image.convert("RGB"), label
-    except Exception as error:  # Pillow raises a dozen kinds
+    except Exception as error:
+        if not _is_decoding(error):
+            raise
         name = source.name(index) if hasattr(source, "name") else f"image {index} of {source}"
         raise SubcloningError(f"{name} cannot be read as an image ({error}): replace or remove it") from error
+
+
+def _is_decoding(error: Exception) -> bool:
+    """Whether Pillow could not make sense of a file, for which it raises half a dozen kinds; not a disk or a bug."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    inside = frame.f_globals["__name__"].startswith("PIL.")
+    return inside and not getattr(error, "errno", None) and not isinstance(error, MemoryError)
 
 
 def same_classes(train, validation) -> None:
@@ -46,6 +63,11 @@ class Folder:
             raise SubcloningError(f"{root} must hold one folder of images per class: {error}") from error
         self.root, self.classes = root, found.classes
         self.samples = found.samples
+
+    @classmethod
+    def origin(cls, root: str) -> tuple[dict, list[Path]]:
+        there = Path(root).is_dir() and any(entry.is_dir() for entry in os.scandir(root))
+        return {}, [Path(file) for file, _ in cls(root).samples] if there else []
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -82,6 +104,17 @@ class HubImages:
         self.path, self.split, self.image, self.label = path, split, image, label
         self.classes = list(rows.features[label].names)
         self.rows = rows.cast_column(image, ImageColumn(decode=False))
+
+    @staticmethod
+    def origin(path: str, split: str, revision: str | None = None, **columns: str) -> tuple[dict, list[Path]]:
+        options = {"split": split, **columns}
+        return (options, below(path)) if is_place(path) else (options | {"path": path, "revision": revision}, [])
+
+    @property
+    def commit(self) -> str | None:
+        """Of the set on the Hub, as its library names the folder of its copy."""
+        files = " ".join(file["filename"] for file in self.rows.cache_files)
+        return next(iter(re.findall(r"/([0-9a-f]{40})/", files)), None)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -1,5 +1,6 @@
 """Images and labels for classification, behind one interface. What a step reads is a function of (seed, step, rank)."""
 
+import hashlib
 from collections.abc import Iterator
 
 import torch
@@ -9,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..axes import SubcloningError
 from .augment import BatchTransform, Recipe
-from .batches import Steps
+from .batches import Counted, Steps, validation_batches
 
 PREPROCESSING = ("mean", "std", "interpolation", "crop_pct")
 
@@ -94,8 +95,14 @@ class ImageData(LightningDataModule):
 
     @property
     def provenance(self) -> dict:
+        """How many images and classes there are, and `sample_sha256`: of a few images, their labels, and how they are
+        prepared. It tells other images under the same name, and the same ones in another place."""
         sizes = {"train_images": self.train, "validation_images": self.validation, "classes": self.classes}
-        return {name: len(part) for name, part in sizes.items()}
+        found = hashlib.sha256(repr(sorted(self.preprocessing.items())).encode())
+        for dataset in (self.train, self.validation):
+            for part in dataset[torch.arange(8) * len(dataset) // 8, None]:
+                found.update(part.contiguous().view(torch.uint8).numpy())
+        return {name: len(part) for name, part in sizes.items()} | {"sample_sha256": found.hexdigest()}
 
     @property
     def skipped(self) -> int:
@@ -126,11 +133,14 @@ class ImageData(LightningDataModule):
         return self._loader(self.train, batches, **self._pinned())
 
     def val_dataloader(self) -> DataLoader:
-        """This rank's share of the validation set, every image once."""
-        share = torch.arange(self.trainer.global_rank, len(self.validation), self.trainer.world_size)
+        """((images, labels), whether they count) of this rank's share of the validation set, every image once."""
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
         # No gradients are kept: twice the images of a training pass fit.
-        size = max(1, 2 * self.batch_size // (self.trainer.world_size * self.trainer.accumulate_grad_batches))
-        return self._loader(self.validation, [(part, None) for part in share.split(size)], **self._pinned())
+        size = max(1, 2 * self.batch_size // (ranks * self.trainer.accumulate_grad_batches))
+        batches = [
+            ((part, None), counted) for part, counted in validation_batches(len(self.validation), size, rank, ranks)
+        ]
+        return self._loader(Counted(self.validation), batches, **self._pinned())
 
     def scoring_batches(self, rank: int = 0, ranks: int = 1) -> Iterator[Tensor]:
         """This rank's share of the images that score a parent."""

@@ -1,8 +1,9 @@
 """Where text comes from: Python's standard library, text files, or a set of the `datasets` library.
 
-A source has a `description`, what was asked for; `contents`, what was found; and `units`, parts that can be read apart
-from each other, and so by different nodes. `read(unit)` yields the unit's text in pieces, always the same ones. Nothing
-is looked up before it is needed: once a corpus is prepared its source may be gone.
+A source has a `description`, what was asked for; `contents`, what was found; `paths`, the files of each split that hold
+the text, {} if they are gone or there are none; and `units`, parts that can be read apart from each other, and so by
+different nodes. `read(unit)` yields the unit's text in pieces, always the same ones. Once a corpus is prepared its
+source may be gone; but where it is there, `paths` must hold the same.
 """
 
 import glob
@@ -21,8 +22,10 @@ from typing import NamedTuple
 import fsspec
 
 from ..axes import SubcloningError
+from .contents import below, is_place
 
 PIECE = 2**20  # characters, about, of a long document that are handed on at a time
+BY_TEXT = f"by sha256 of their first {PIECE:,} characters"
 UNIT = 2**26  # bytes of files, about, that make one unit
 
 
@@ -35,14 +38,16 @@ class Piece(NamedTuple):
 
 
 def by_hash(key: str, validation: float) -> str:
-    """The split of the document that is known by `key`: `validation` for that share of all keys."""
+    """The split of the document that is known by `key`: `validation` for that share of all keys.
+
+    key: what is known when its first piece is read, and tells documents apart: its path, or its text up to `PIECE`
+    characters. So copies of a document are in one split, and documents that only begin alike are not.
+    """
     return "validation" if int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) < validation * 2**32 else "train"
 
 
 class Stdlib:
-    """The source code of this Python's standard library, one document per file.
-
-    Tests, encodings and pydoc's topics are left out.
+    """The source code of this Python's standard library without tests, encodings and pydoc's topics, a document a file.
 
     Split by a hash of the file's path, so that a module is in the same split in every version of Python.
     """
@@ -62,16 +67,22 @@ class Stdlib:
 
     @cached_property
     def files(self) -> list[Path]:
-        files = sorted(file.relative_to(self.root) for file in self.root.rglob("*.py"))
+        files = []
+        for folder, folders, names in os.walk(self.root):
+            folders[:] = set(folders) - self.LEFT_OUT
+            files += [(Path(folder) / name).relative_to(self.root) for name in names if name.endswith(".py")]
         # _sysconfigdata and config-* hold paths of the machine that Python was built on.
         built = ("_sysconfigdata", "config-")
-        files = [f for f in files if not self.LEFT_OUT & set(f.parts) and not f.parts[0].startswith(built)]
-        if not files:
-            raise SubcloningError(f"no source files in {self.root}: this Python comes without its standard library's")
-        return files
+        return sorted(file for file in files if not file.parts[0].startswith(built))
+
+    @property
+    def paths(self) -> dict[str, list[Path]]:
+        return {"all": [self.root / file for file in self.files]} if self.files else {}
 
     @property
     def contents(self) -> dict:
+        if not self.files:
+            raise SubcloningError(f"no source files in {self.root}: this Python comes without its standard library's")
         return {"files": len(self.files), "bytes": sum((self.root / file).stat().st_size for file in self.files)}
 
     def read(self, unit: int) -> Iterator[Piece]:
@@ -84,7 +95,7 @@ class TextFiles:
     """UTF-8 files by glob: .txt, a whole file or the text between `separator` lines; .jsonl, one document per line.
 
     Both may be compressed (.gz, .xz, .bz2, .zst). train, validation: globs (`**` for any depth), or lists of them.
-    Without `validation` the share `validation_share` of the documents is set aside, by a hash of how each begins.
+    Without `validation` the share `validation_share` of the documents is set aside, by a hash of each (`by_hash`).
     separator: a line, "" for an empty one, that ends a document in .txt files; None: the end of the file does.
     text: the key in .jsonl.
     """
@@ -105,13 +116,12 @@ class TextFiles:
             for split, patterns in given.items()
             if patterns is not None
         }
-        share = f"validation: {validation_share:g} of the documents, by sha256 of their beginning"
         self.description = {
             "kind": "text files",
             **{split: [Path(pattern).name for pattern in patterns] for split, patterns in self.patterns.items()},
             "separator": separator,
             "text": text,
-            "split": share if validation is None else "by file",
+            "split": "by file" if validation else f"validation: {validation_share:g} of the documents, {BY_TEXT}",
         }
 
     @cached_property
@@ -126,19 +136,23 @@ class TextFiles:
         return [(group, split) for split, files in self.files.items() for group in _grouped(files)]
 
     @property
+    def paths(self) -> dict[str, list[Path]]:
+        there = any(self._matches(pattern) for patterns in self.patterns.values() for pattern in patterns)
+        return {split: [Path(file) for file in files] for split, files in self.files.items()} if there else {}
+
+    @property
     def contents(self) -> dict:
         """Names and sizes."""
-        return {
-            split: [[os.path.basename(file), os.path.getsize(file)] for file in files]
-            for split, files in self.files.items()
-        }
+        return {split: [[Path(f).name, os.path.getsize(f)] for f in files] for split, files in self.files.items()}
 
     @staticmethod
-    def _find(patterns: Sequence[str]) -> list[str]:
+    def _matches(pattern: str) -> list[str]:
+        return sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
+
+    def _find(self, patterns: Sequence[str]) -> list[str]:
         found = []
         for pattern in patterns:
-            matches = sorted(file for file in glob.glob(os.path.expanduser(pattern), recursive=True))
-            if not matches:
+            if not (matches := self._matches(pattern)):
                 raise SubcloningError(f"no file matches {pattern!r} (from {os.getcwd()}): check the glob")
             found += [match for match in matches if match not in found]
         if unknown := [file for file in found if not {".txt", ".jsonl"} & set(Path(file).suffixes)]:
@@ -149,13 +163,14 @@ class TextFiles:
         files, split = unit
         for file in files:
             documents = self._jsonl if ".jsonl" in Path(file).suffixes else self._txt
-            beginning = None
+            begins, own = True, split
             try:
                 with fsspec.open(file, "rt", compression="infer", encoding="utf-8") as lines:
                     for text, end in documents(lines):
-                        beginning = text[:1024] if beginning is None else beginning
-                        yield Piece(text, split if "validation" in self.files else by_hash(beginning, self.share), end)
-                        beginning = None if end else beginning
+                        if begins and "validation" not in self.files:
+                            own = by_hash(text[:PIECE], self.share)
+                        yield Piece(text, own, end)
+                        begins = end
             except Exception as error:  # each compression has errors of its own
                 raise SubcloningError(f"{file} is damaged, or not text of the expected kind: {error!r}") from error
 
@@ -219,9 +234,8 @@ class Hub:
         self.text, self.begins, self.streaming, self.parts = text, begins and re.compile(begins), streaming, parts
         self.share = validation if isinstance(validation, float) else None
         self.splits = {"train": train} if self.share is not None else {"validation": validation, "train": train}
-        share = f"validation: {self.share} of the documents, by sha256 of their beginning"
-        split = "the set's own" if self.share is None else share
-        self.description = {"kind": "datasets", **self.args, "path": Path(path).name if Path(path).exists() else path}
+        split = "the set's own" if self.share is None else f"validation: {self.share} of the documents, {BY_TEXT}"
+        self.description = {"kind": "datasets", **self.args, "path": Path(path).name if is_place(path) else path}
         self.description |= {"splits": self.splits, "split": split, "text": text, "begins": begins}
 
     @cached_property
@@ -239,8 +253,19 @@ class Hub:
         return [(split, shard) for split, data in self.sets.items() for shard in range(data.num_shards)]
 
     @property
+    def paths(self) -> dict[str, list[Path]]:
+        files = below(self.args["path"]) if is_place(self.args["path"]) else []
+        return {"all": files} if files else {}
+
+    @property
     def contents(self) -> dict:
-        return {"shards": {split: data.num_shards for split, data in self.sets.items()}}
+        """How many shards; and of a set on the Hub, the commit."""
+        from datasets import load_dataset_builder
+
+        found = {"shards": {split: data.num_shards for split, data in self.sets.items()}}
+        if not is_place(self.args["path"]):
+            found["commit"] = load_dataset_builder(**self.args).hash
+        return found
 
     def _load(self, split: str):
         import datasets
@@ -262,7 +287,7 @@ class Hub:
         data = self.sets[split]
         rows = data.shard(num_shards=data.num_shards, index=number)  # picks a file before anything is decoded
         for text in self._documents(row[self.text] for row in rows):
-            yield Piece(text, split if self.share is None else by_hash(text[:1024], self.share))
+            yield Piece(text, split if self.share is None else by_hash(text[:PIECE], self.share))
 
     def _documents(self, rows: Iterator[str | None]) -> Iterator[str]:
         held = []

@@ -63,6 +63,11 @@ class StreamedImages(ImageData):
         options |= {"classes": train.classes, "preprocessing": preprocessing, "recipe": recipe, "seed": seed}
         super().__init__(*sets, on_batch=False, **options)
 
+    @property
+    def provenance(self) -> dict:
+        commits = {getattr(part.source, "commit", None) for part in (self.train, self.validation)} - {None}
+        return super().provenance | ({"commit": " ".join(sorted(commits))} if commits else {})
+
 
 class ReadImages(Dataset):
     """Batches of `source`, (n, 3, size, size) uint8 and (n,) int64: `dataset[indices, number]`.

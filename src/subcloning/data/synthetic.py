@@ -5,19 +5,29 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..axes import SubcloningError
 from ..files import atomic, locked
 
 
 def folder(root: str, classes: int, images: int) -> str:
-    """Make `images` files in `classes` class folders below `root`, if it is not there, and return it."""
+    """Make `images` files in `classes` class folders below `root`, if it is not there, and return it.
+
+    Raises if there are others. A file's name says all that it was made from.
+    """
+    names = {f"class{number % classes:04}/{number:06}.jpg": number for number in range(images)}
     if not Path(root).exists():
         with locked(f"{root}.lock"):
             if not Path(root).exists():
                 with atomic(root) as temporary:
-                    for number in range(images):
-                        file = temporary / f"class{number % classes:04}" / f"{number:06}.jpg"
-                        file.parent.mkdir(parents=True, exist_ok=True)
-                        photograph(number, number % classes).save(file, quality=90)
+                    for name, number in names.items():
+                        (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                        photograph(number, number % classes).save(temporary / name, quality=90)
+    found = {file.relative_to(root).as_posix() for file in Path(root).glob("*/*")}
+    if found != names.keys():
+        raise SubcloningError(
+            f"{root} holds {len(found)} files that are not {images} made-up images of {classes} classes: give these a "
+            "folder of their own, or remove that one"
+        )
     return root
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..axes import SubcloningError
-from .batches import Steps, TrainingBatches, ValidationBlocks
+from .batches import Counted, Steps, TrainingBatches, ValidationBlocks, validation_batches
 from .corpus import Corpus
 from .tokens import Blocks
 
@@ -78,13 +78,18 @@ class TextData(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """This rank's share of the validation blocks, every block once."""
-        share = torch.arange(len(self.validation))[self.trainer.global_rank :: self.trainer.world_size]
-        batches = [numbers for numbers in share.split(self._micro_batch()) if len(numbers)]
-        return DataLoader(self.validation, sampler=batches, batch_size=None)
+        """(token ids, whether they count) of this rank's share of the validation blocks, every block once."""
+        size, rank, ranks = self._micro_batch(), self.trainer.global_rank, self.trainer.world_size
+        batches = validation_batches(len(self.validation), size, rank, ranks)
+        return DataLoader(Counted(self.validation), sampler=batches, batch_size=None)
 
     def scoring_batches(self, rank: int = 0, ranks: int = 1) -> Iterator[Tensor]:
         """This rank's share of the blocks that score a parent."""
+        if self.scoring_blocks < ranks:
+            raise SubcloningError(
+                f"scoring_tokens are {self.scoring_blocks} blocks of {self.context}, fewer than the {ranks} ranks: set "
+                "data.scoring_tokens higher"
+            )
         size = min(self.batch_size, 16)
         edges = [part * self.scoring_blocks // ranks for part in (rank, rank + 1)]
         for first in range(*edges, size):

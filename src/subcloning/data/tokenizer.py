@@ -1,18 +1,21 @@
 """Tokenizers: GPT-2's, from files or by name, or a byte-level BPE trained on the corpus itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 
 from ..axes import SubcloningError
+from .contents import below, is_place
 
 END_OF_TEXT = "<|endoftext|>"
 
 
 class TrainedBPE:
     """A byte-level BPE of `vocab_size` tokens, GPT-2's kind, trained on the training text. Its end of text is id 0."""
+
+    files = ()  # of text alone
 
     def __init__(self, vocab_size: int):
         self.vocab_size = vocab_size
@@ -45,9 +48,15 @@ class Pretrained:
     def __init__(self, path: str, revision: str | None = None):
         self.path, self.revision = path, revision
         # A folder by its last name: where it lies does not matter, and the manifest has the tokenizer's sha256.
-        self.description = {"kind": "pretrained", "path": Path(path).name, "revision": revision}
+        name = Path(path).name if is_place(path) else path
+        self.description = {"kind": "pretrained", "path": name, "revision": revision}
 
-    def make(self, texts: Iterator[str]) -> PreTrainedTokenizerFast:
+    @property
+    def files(self) -> list[Path]:
+        """What the tokenizer is made of; nothing if it has a name on the Hub, or is gone."""
+        return below(self.path) if is_place(self.path) else []
+
+    def make(self, texts: Iterable[str] = ()) -> PreTrainedTokenizerFast:
         folder = Path(self.path).expanduser()
         files = {file.name for file in folder.glob("*")} if folder.is_dir() else set()
         if {"vocab.json", "merges.txt"} <= files and "tokenizer.json" not in files:

@@ -23,6 +23,7 @@ from ..data.images import ImageData
 from ..families import vit
 from .distil import Teacher
 from .sharded import shard
+from .weights import contents, hub_commit, local
 
 
 class ImageClassifier(LightningModule):
@@ -53,7 +54,7 @@ class ImageClassifier(LightningModule):
         self.steps_per_epoch, self.validations_per_epoch = steps_per_epoch, validations_per_epoch
         decay = transform.recipe.ema_decay
         self.ema = ModelEmaV3(model, decay).requires_grad_(False) if decay else None
-        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_loss = MeanMetric(nan_strategy="disable")  # which leaves out any weight: give each sample's value
         self.metrics = nn.ModuleDict({"val": _metrics(model.num_classes)})
         if self.ema:
             self.metrics["val_ema"] = _metrics(model.num_classes)
@@ -83,7 +84,7 @@ class ImageClassifier(LightningModule):
         loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
         if self.teacher:
             loss = self.teacher.loss(loss, logits, lambda model: model(images))
-        self.train_loss.update(loss.detach(), len(images))
+        self.train_loss.update(loss.detach().expand(len(images)))
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
         return loss
 
@@ -92,13 +93,17 @@ class ImageClassifier(LightningModule):
         if self.ema:  # here, so that a checkpoint at the end of the step has it
             self.ema.update(self.model)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        images, labels = self.transform.normalised(batch[0]), batch[1]
-        for model, metrics in zip((self.model, self.ema), self.metrics.values(), strict=False):
-            logits = model(images)
-            metrics["loss"].update(F.cross_entropy(logits, labels), len(labels))
-            for name, metric in metrics.items():
-                if name != "loss":
+    def validation_step(self, batch: tuple[tuple[Tensor, Tensor], bool]) -> None:
+        (images, labels), counted = batch
+        images = self.transform.normalised(images)
+        models = {"val": self.model, "val_ema": self.ema}
+        for name, metrics in self.metrics.items():
+            logits = models[name](images)
+            if not counted:
+                continue
+            metrics["loss"].update(F.cross_entropy(logits, labels, reduction="none"))
+            for kind, metric in metrics.items():
+                if kind != "loss":
                     metric.update(logits, labels)
 
     def on_validation_epoch_end(self) -> None:
@@ -134,12 +139,13 @@ class TimmParent:
     """A timm model whose children are trained, as `configs/parent` describes it.
 
     model: arguments of `timm.create_model`. weights: further ones that bring the trained weights, `checkpoint_path` or
-        `pretrained`; None for random weights, to try things out before anything is downloaded.
+        `pretrained`, which `pretrained_cfg_overlay: {hf_hub_id: NAME@COMMIT}` holds to one commit of the Hub; None for
+        random weights, to try things out before anything is downloaded.
     new_head: for classes that the pretrained weights do not know; the child begins with a random head too.
     """
 
     def __init__(self, name: str, model: dict, weights: dict | None, *, new_head: bool = False):
-        self.name, self.model, self.weights, self.new_head = name, model, weights or {}, new_head
+        self.name, self.model, self.weights, self.new_head = name, model, {**(weights or {})}, new_head
 
     def child(self, destination: dict) -> nn.Module:
         """A model of the destination's shape, with the library's own initial weights."""
@@ -156,13 +162,28 @@ class TimmParent:
             raise SubcloningError(f"parent={self.name}: images of {size} are not a whole number of patches of {patch}")
         return timm.create_model(**{**self.model, **vit.resized(parent, **destination)})
 
+    @property
+    def place(self) -> str | None:
+        """Where the trained weights are on this machine, if they do not come from elsewhere."""
+        return self.weights.get("checkpoint_path")
+
     def trained(self) -> nn.Module:
-        path = self.weights.get("checkpoint_path")
-        if path and not Path(path).exists():
-            raise SubcloningError(
-                f"the parent's weights {path} do not exist: train the parent first (see configs/experiment)"
-            )
+        if self.place:
+            local(self.place)  # must be there
         return timm.create_model(**self.model, **self.weights)
+
+    def contents(self) -> dict:
+        """What tells the trained weights from others: `sha256` of files here; `commit` of those on the Hub, which are
+        downloaded for it."""
+        if self.place or not self.weights.get("pretrained"):
+            return contents(self.place) if self.place else {}
+        repository, _, revision = (self.trained().pretrained_cfg.get("hf_hub_id") or "").partition("@")
+        return {"hub": repository, "commit": repository and hub_commit(repository, revision or None)}
+
+    def hold(self, contents: dict) -> None:
+        """From now on, `trained` is of that commit."""
+        if contents.get("commit"):
+            self.weights["pretrained_cfg_overlay"] = {"hf_hub_id": f"{contents['hub']}@{contents['commit']}"}
 
     def scoring_loss(self, model: nn.Module, images: Tensor) -> Tensor:
         """Summed cross-entropy against the model's own prediction: images that score a parent come without labels."""

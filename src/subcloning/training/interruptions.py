@@ -1,12 +1,13 @@
 """Interruptions: checkpoints that are whole or not there, and signals that end a run at the boundary of a step."""
 
 import os
-import pickle
 import re
 import signal
 import subprocess
 import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -39,14 +40,17 @@ class SafeCheckpoints(TorchCheckpointIO):
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint in `folder` that can be read, or None."""
+    """The last checkpoint in `folder` that is whole, or None. It is read once for its checksums, which torch skips."""
     for path in (folder / LAST, folder / PREVIOUS):
         if path.exists():
             try:
+                with zipfile.ZipFile(path) as file:
+                    if damaged := file.testzip():
+                        raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
                 torch.load(path, map_location="cpu", mmap=True, weights_only=True)
                 return path
-            except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-                print(f"{path} is damaged ({str(error).splitlines()[0]}): looking for the one before it")
+            except Exception as error:  # of a dozen kinds, by where the damage is
+                print(f"{path} is damaged ({str(error).partition(chr(10))[0]}): looking for the one before it")
     return None
 
 
@@ -54,39 +58,56 @@ class Interrupted(Exception):
     """The run was told to stop, and its checkpoint is saved. `signum` is the signal."""
 
     def __init__(self, signum: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name}; the same command goes on from there")
+        super().__init__(signum)
         self.signum = signum
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.signum).name}; the same command goes on from there"
 
 
 class StopAtStep(Callback):
-    """On SIGUSR1, SIGUSR2 or SIGTERM, save a checkpoint at the end of the step and raise `Interrupted`. `with` it, fit.
+    """On SIGUSR1, SIGUSR2 or SIGTERM, save a checkpoint at the end of the step and raise `Interrupted`.
 
-    A handler only sets a flag, since a signal may come in the middle of anything. Several ranks look at their flags
+    `with` it, run: a signal before the first step stops the run after that, one after the last step is ignored. A
+    handler only sets a flag, since a signal may come in the middle of anything. Several ranks look at their flags
     together, every tenth step, so that all stop after the same one. After the last step before a validation comes that.
     """
 
     SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 
     def __init__(self, folder: Path):
-        self.folder, self.received = folder, 0
+        self.folder, self.received, self.waiting = folder, 0, False
 
     def _note(self, signum: int, frame) -> None:
         self.received = signum
+        if self.waiting:
+            raise Interrupted(signum)
 
-    def _listen(self) -> list:
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within, and only there, a signal raises `Interrupted` without delay."""
+        if self.received:
+            raise Interrupted(self.received)
+        self.waiting = True
+        try:
+            yield
+        finally:
+            self.waiting = False
+
+    def _listen(self, *args) -> list:
         if threading.current_thread() is not threading.main_thread():
             return []  # where Python allows no handlers
         return [signal.signal(signum, self._note) for signum in self.SIGNALS]
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "StopAtStep":
         self.before = self._listen()
+        return self
 
     def __exit__(self, *exception) -> None:
         for signum, handler in zip(self.SIGNALS, self.before, strict=False):
             signal.signal(signum, handler or signal.SIG_DFL)
 
-    def on_train_start(self, trainer: Trainer, module) -> None:
-        self._listen()  # again, after Lightning has installed its own
+    on_validation_start = on_train_start = _listen  # again, after Lightning has installed its own
 
     def on_train_batch_end(self, trainer: Trainer, module, outputs, batch, batch_idx: int) -> None:
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from ..cost import peak_flops, training_flops
 from ..families import gpt2
 from .distil import Teacher
 from .sharded import shard
+from .weights import contents, hub_commit, local
 
 # Blocks of text need no mask but the causal one. Under its own name "sdpa" finds that out from the position ids at each
 # step, which waits for the GPU; compiled, it builds the mask, and with a mask there is no flash attention.
@@ -44,15 +46,25 @@ class LanguageModel(LightningModule):
                 f"tokens={optim['tokens']} must be a multiple of validate_every={optim['validate_every']}"
             )
         self.model, self.optim, self.batch_tokens, self.fused = model, optim, batch_tokens, fused
+        self.context = context
         model.set_attn_implementation(CAUSAL)  # is not saved with the model
-        with torch.device("meta"):
-            self.flops_per_token = training_flops(GPT2LMHeadModel(model.config), _sample(context)) / context
-        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_loss = MeanMetric(nan_strategy="disable")  # which leaves out any weight: give each block's value
         self.val_loss = MeanMetric(nan_strategy="disable")  # a diverged run shows as such
 
     @property
     def validations(self) -> int:
         return self.optim["tokens"] // self.optim["validate_every"]
+
+    @cached_property
+    def flops_per_token(self) -> float:
+        """Of a training step: forward and backward through the child, forward through its teacher."""
+
+        def flops(config: GPT2Config) -> float:
+            return training_flops(GPT2LMHeadModel(config), _sample(self.context)) / self.context
+
+        with torch.device("meta"):
+            teacher = flops(self.teacher.model.config) / 3 if self.teacher else 0
+            return flops(self.model.config) + teacher
 
     def progress(self, step: int) -> dict[str, int]:
         """What the curve is drawn against."""
@@ -71,7 +83,7 @@ class LanguageModel(LightningModule):
 
     def training_step(self, tokens: Tensor) -> Tensor:
         loss = self.loss(tokens, self.teacher)
-        self.train_loss.update(loss.detach(), len(tokens))
+        self.train_loss.update(loss.detach().expand(len(tokens)))
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
         return loss
 
@@ -93,8 +105,11 @@ class LanguageModel(LightningModule):
         if peak := peak_flops(self.device):
             self.log("mfu", speed * self.flops_per_token / (peak * self.trainer.world_size), prog_bar=True)
 
-    def validation_step(self, tokens: Tensor) -> None:
-        self.val_loss.update(self.loss(tokens), len(tokens))
+    def validation_step(self, batch: tuple[Tensor, bool]) -> None:
+        tokens, counted = batch
+        loss = self.loss(tokens)
+        if counted:
+            self.val_loss.update(loss.expand(len(tokens)))
 
     def on_validation_epoch_end(self) -> None:
         self.log("val_loss", self.val_loss)
@@ -123,22 +138,36 @@ class GPT2Parent:
     """
 
     def __init__(self, name: str, model: dict, weights: dict | None):
-        self.name, self.config, self.weights = name, GPT2Config(**model), weights
+        self.name, self.config, self.weights = name, GPT2Config(**model), {**(weights or {})}
 
     def child(self, destination: dict) -> GPT2LMHeadModel:
         """A model of the destination's shape, with the library's own initial weights."""
         shape = gpt2.resized(self.config, **destination)
         return GPT2LMHeadModel(GPT2Config.from_dict(self.config.to_dict() | shape))
 
+    @property
+    def place(self) -> str | None:
+        """Where the trained weights are on this machine, if they do not come from elsewhere."""
+        return self.weights.get("path")
+
     def trained(self) -> GPT2LMHeadModel:
-        if self.weights is None:
+        if not self.weights:
             return GPT2LMHeadModel(self.config)
-        if "path" in self.weights and not Path(self.weights["path"]).exists():
-            raise SubcloningError(
-                f"the parent {self.weights['path']} does not exist: train the parent first (see configs/experiment)"
-            )
-        place = self.weights.get("path") or self.weights["name"]
+        place = self.weights["name"] if self.place is None else local(self.place)
         return GPT2LMHeadModel.from_pretrained(place, revision=self.weights.get("revision"), dtype=torch.float32)
+
+    def contents(self) -> dict:
+        """What tells the trained weights from others: `sha256` of files here; `commit` of those on the Hub, which are
+        downloaded for it."""
+        if not self.weights or self.place is not None:
+            return contents(self.place) if self.weights else {}
+        self.trained()
+        return {"hub": self.weights["name"], "commit": hub_commit(self.weights["name"], self.weights.get("revision"))}
+
+    def hold(self, contents: dict) -> None:
+        """From now on, `trained` is of that commit."""
+        if contents.get("commit"):
+            self.weights["revision"] = contents["commit"]
 
     def scoring_loss(self, model: GPT2LMHeadModel, tokens: Tensor) -> Tensor:
         """Summed cross-entropy of the next token."""

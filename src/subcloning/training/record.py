@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import time
+import uuid
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import pandas as pd
 import torch
 from pytorch_lightning import Callback
 
+from ..axes import SubcloningError
 from ..files import atomic
 
 SNAPSHOT = "snapshot.json"  # beside src, in a copy of the code: what it is a copy of
+WANDB_ID = "wandb_id"
 CURVE = "curve/"  # before the names of a row of metrics.csv, where W&B gets it
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "transformers", "hydra-core", "numpy")
 
@@ -23,6 +26,42 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "transformers",
 def write_json(path: Path, value: object) -> None:
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """What `write_json` wrote to `path`."""
+    try:
+        value = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise SubcloningError(f"{path} cannot be read ({error}): remove it, or its folder, and start again") from error
+    if not isinstance(value, dict):
+        raise SubcloningError(f"{path} holds {value!r}, expected a record: remove it, or its folder, and start again")
+    return value
+
+
+def record_start(file: Path, entry: dict, *, resumed: bool) -> dict:
+    """Write provenance.json of a run that starts with `entry`, and return all that it holds.
+
+    Of a run that is `resumed`, what is not as it was before is added to the list `resumed`.
+    """
+    if resumed and file.exists():
+        known = read_json(file)
+        starts = known.get("resumed", [])
+        last = {key: value for start in (known, *starts) for key, value in start.items()}
+        if changed := {key: value for key, value in entry.items() if last.get(key) != value}:
+            known["resumed"] = [*starts, changed]
+        entry = known
+    write_json(file, entry)
+    return entry
+
+
+def wandb_id(folder: Path, run: str) -> str:
+    """The id under which W&B has the run in `folder`, drawn when it is first asked for: no other run has it."""
+    file = folder / WANDB_ID
+    if not file.exists():
+        with atomic(file) as temporary:
+            temporary.write_text(f"{run.replace('/', '--')[:119]}-{uuid.uuid4().hex[:8]}\n")  # 128 letters at most
+    return file.read_text().strip()
 
 
 def provenance(data: dict) -> dict:
@@ -59,12 +98,15 @@ class History(Callback):
     def __init__(self, path: Path):
         self.path = path
         self.rows: list[dict] = []
-        self.started = time.perf_counter()
+        self.started: float | None = None
 
     @property
     def seconds(self) -> float:
-        """Since the run began, without the time between an interruption and its resumption."""
+        """Since the models were set up, without the time between an interruption and its resumption."""
         return time.perf_counter() - self.started
+
+    def setup(self, trainer, module, stage: str) -> None:
+        self.started = self.started or time.perf_counter()
 
     def state_dict(self) -> dict:
         return {"rows": self.rows, "seconds": self.seconds}

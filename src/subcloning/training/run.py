@@ -1,12 +1,11 @@
 """One run, from config to summary. Start-up order: own last checkpoint, else the parent, else random weights."""
 
-import json
 import logging
 import os
 import shutil
 import sys
 import warnings
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -18,22 +17,17 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.plugins.environments import SLURMEnvironment
-from pytorch_lightning.utilities import rank_zero_only
-from transformers.utils import flatten_dict
 
-from ..axes import SubcloningError
-from ..data.augment import seed_all
+from ..data.augment import refuse_idle_recipe, seed_all
 from ..data.batches import accumulation
-from ..files import atomic, locked
+from ..files import atomic
 from ..plan import make_plan
 from .distil import Teacher
-from .interruptions import LAST, PREVIOUS, SafeCheckpoints, StopAtStep, newest_checkpoint
-from .record import History, Throughput, provenance, write_json
+from .folder import Begun, claimed, uses_parent
+from .interruptions import LAST, PREVIOUS, SafeCheckpoints, StopAtStep
+from .ranks import from_rank_zero, start_ranks
+from .record import History, Throughput, provenance, record_start, wandb_id, write_json
 from .start import Start
-
-# What a run is; trainer and logger say only where it runs and who is told, and some of data how it is read.
-IDENTITY = ("name", "parent", "destination", "init", "data", "optim", "distill", "seed")
-NOT_IDENTITY = ("data.workers", "data.verify", "data.corpus.folder", "data.folder")
 
 
 def run(cfg: DictConfig) -> dict:
@@ -41,103 +35,118 @@ def run(cfg: DictConfig) -> dict:
 
     In the run's folder: config.yaml, provenance.json, plan.safetensors, metrics.csv, last.ckpt, model/ (which plain
     timm or transformers loads; model_ema/ has the averaged weights) and, last, summary.json. A folder with a summary is
-    done.
+    done. One job works there at a time, and others wait. Of several ranks, rank 0 decides what is to be done.
     """
-    folder = Path(cfg.run_dir)
-    with locked(folder / ".lock") if rank_zero_only.rank == 0 else nullcontext():
-        return _run(cfg, folder)
-
-
-def _run(cfg: DictConfig, folder: Path) -> dict:
-    _claim(folder, cfg)
-    summary_file = folder / "summary.json"
-    if summary_file.exists():
-        print(f"done before: {folder}")
-        return json.loads(summary_file.read_text())
-
+    refuse_idle_recipe(cfg)
     quieten()
-    history = History(folder / "metrics.csv")
+    folder = Path(cfg.run_dir)
+    with StopAtStep(folder) as stop, ExitStack() as held:
+        trainer = _trainer(cfg, folder, [History(folder / "metrics.csv"), stop])
+        start_ranks(trainer)
+        begun = from_rank_zero(lambda: held.enter_context(claimed(folder, cfg, stop)))
+        if begun.summary:
+            if begun.moved:
+                begun.same_data(instantiate(cfg.data, _convert_="all").provenance)
+            if trainer.is_global_zero:
+                print(f"done before: {folder}")
+            return begun.summary
+        parent, module, data = prepare(cfg, trainer, begun)
+        summary = train(cfg, trainer, module, data, begun.checkpoint)
+        export(cfg, trainer, module, data, parent, summary)
+    return summary
+
+
+def prepare(cfg: DictConfig, trainer: Trainer, begun: Begun) -> tuple:
+    """(parent, module, data), all that training needs; and the record of what it was."""
     parent = instantiate(cfg.parent, _convert_="all")
-    shape = {key: value for key, value in cfg.destination.items() if key != "name"}
     if cfg.init.select:
         with torch.device("meta"):  # shapes that do not fit are found before anything is downloaded
-            make_plan(parent.child({}), parent.child(shape), select="first")
+            make_plan(parent.child({}), parent.child(_shape(cfg)), select="first")
+    weights = begun.provenance.get("parent") if begun.checkpoint else None
+    if uses_parent(cfg) and not begun.checkpoint:
+        weights = from_rank_zero(parent.contents)  # the Hub's are then in the cache for the others
+    parent.hold(weights or {})
     data = instantiate(cfg.data, _convert_="all")
-    if rank_zero_only.rank == 0:
-        for stray in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
-            shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
-    checkpoint = newest_checkpoint(folder)
+    if begun.checkpoint:
+        begun.same_data(data.provenance)
+    trainer.accumulate_grad_batches = accumulation(data.batch_size, trainer.world_size, cfg.micro_batch)
     seed_everything(cfg.seed, verbose=False)  # whatever the data drew
-    model = parent.child(shape)
+    model = parent.child(_shape(cfg))
     optim = OmegaConf.to_container(cfg.optim, resolve=True)
     fused = not str(cfg.trainer.precision).endswith("mixed")
     module = parent.module(model, optim, data, fused=fused)
+    trainer.fit_loop.max_epochs = module.validations  # one of Lightning's is the time from one validation to the next
     if cfg.get("distill"):
         module.teacher = Teacher(parent.trained(), **cfg.distill)
-    stop = StopAtStep(folder)
-    trainer = _trainer(cfg, folder, [history, stop], module.validations)
-    if not checkpoint:
-        trainer.callbacks.append(Start(cfg, parent, data, folder))
-        if trainer.is_global_zero:
-            write_json(folder / "provenance.json", origin := provenance(data.provenance))
-            if trainer.logger:
-                trainer.logger.experiment.config.update({"provenance": origin}, allow_val_change=True)
+    if not begun.checkpoint:
+        trainer.callbacks.append(Start(cfg, parent, data, begun.folder))
     if cfg.compile:
         model.compile()  # in place: the names of the parameters stay
-    trainer.accumulate_grad_batches = accumulation(data.batch_size, trainer.world_size, cfg.micro_batch)
+    from_rank_zero(_record, cfg, trainer, begun, {"data": data.provenance, "parent": weights})
+    return parent, module, data
+
+
+def _record(cfg: DictConfig, trainer: Trainer, begun: Begun, what: dict) -> None:
+    """On rank 0: write down what starts, and tell W&B."""
+    for stray in begun.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+        shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+    how = {"ranks": trainer.world_size, "passes": trainer.accumulate_grad_batches}
+    entry = provenance({}) | how | what
+    entry = record_start(begun.folder / "provenance.json", entry, resumed=bool(begun.checkpoint))
+    if cfg.logger.wandb:
+        os.environ.setdefault("WANDB_SILENT", "true")  # one line per run is enough
+        from pytorch_lightning.loggers import WandbLogger
+
+        name = {"name": cfg.run, "id": wandb_id(begun.folder, cfg.run), "resume": "allow"}
+        trainer.logger = WandbLogger(**name, save_dir=begun.folder, **cfg.logger.wandb)
+        trainer.logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+        trainer.logger.experiment.config.update({"provenance": entry}, allow_val_change=True)
+
+
+def train(cfg: DictConfig, trainer: Trainer, module, data, checkpoint: Path | None) -> dict:
+    """Validate the beginning, train on to the end, and return the summary."""
+    failed = True
     try:
-        with stop:
-            if not checkpoint:
-                trainer.validate(module, data, verbose=False)
-            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        if not checkpoint:
+            trainer.validate(module, data, verbose=False)
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        (history,) = (callback for callback in trainer.callbacks if isinstance(callback, History))
         summary = {
-            "parameters": sum(p.numel() for p in model.parameters()),
+            "parameters": sum(p.numel() for p in module.model.parameters()),
             "seconds": round(history.seconds, 1),
             **history.rows[-1],
         }
         if skipped := getattr(data, "skipped", 0):
             summary["skipped_images"] = skipped
-        if trainer.is_global_zero and cfg.logger.wandb:
+        if trainer.logger:
             trainer.logger.experiment.summary.update(summary)
+        failed = False
     finally:
-        if trainer.is_global_zero and cfg.logger.wandb:
-            trainer.logger.experiment.finish()  # a sweep's next run must not log into this one
+        if trainer.logger:  # a sweep's next run must not log into this one
+            trainer.logger.experiment.finish(exit_code=int(failed))
+    return summary
 
+
+def export(cfg: DictConfig, trainer: Trainer, module, data, parent, summary: dict) -> None:
+    """Leave the trained weights for plain timm or transformers, and last the summary."""
+    folder = Path(cfg.run_dir)
     state = trainer.strategy.lightning_module_state_dict()  # all ranks take part where the model is sharded
     if trainer.is_global_zero:
         for name, prefix in {"model": "model.", "model_ema": "ema.module."}.items():
             trained = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             if trained:
-                whole = parent.child(shape)
+                whole = parent.child(_shape(cfg))
                 whole.load_state_dict(trained)
                 shutil.rmtree(folder / name, ignore_errors=True)
                 with atomic(folder / name) as temporary:
                     parent.export(whole, temporary, data)
         (folder / PREVIOUS).unlink(missing_ok=True)
-        write_json(summary_file, summary)
+        write_json(folder / "summary.json", summary)
         print(f"{cfg.run}: {module.headline} {summary[module.headline]:.4g}, {summary['seconds']} s")
-    return summary
 
 
-def _claim(folder: Path, cfg: DictConfig) -> None:
-    """Write the run's config; but if the folder holds a trained or begun run, make sure that it is the same one."""
-    wanted = OmegaConf.to_container(cfg, resolve=True)
-    file = folder / "config.yaml"
-    if any((folder / name).exists() for name in (LAST, PREVIOUS, "summary.json")):
-        found = OmegaConf.to_container(OmegaConf.load(file))
-        old, new = (flatten_dict({key: config.get(key) for key in IDENTITY}) for config in (found, wanted))
-        keys = sorted({*old, *new} - {*NOT_IDENTITY})
-        differing = [key for key in keys if old.get(key) != new.get(key)]
-        if differing:
-            what = ", ".join(f"{key} = {old.get(key)} (wanted {new.get(key)})" for key in differing)
-            raise SubcloningError(
-                f"{folder} holds another run: {what}. Give this one a new experiment name (name=...), or remove the "
-                "folder to train it again"
-            )
-        return
-    if rank_zero_only.rank == 0:
-        with atomic(file) as temporary:
-            OmegaConf.save(OmegaConf.create(wanted), temporary)
+def _shape(cfg: DictConfig) -> dict:
+    return {key: value for key, value in cfg.destination.items() if key != "name"}
 
 
 class SeededSteps(Callback):
@@ -158,6 +167,7 @@ class SeededSteps(Callback):
         checkpoint["train_loss"] = module.train_loss.metric_state
 
     def on_load_checkpoint(self, trainer, module, checkpoint: dict) -> None:
+        recount(checkpoint["loops"]["fit_loop"], trainer.accumulate_grad_batches)
         if trainer.is_global_zero:  # its sum is of all ranks
             for name, value in checkpoint["train_loss"].items():
                 setattr(module.train_loss, name, value.to(module.device))
@@ -166,7 +176,19 @@ class SeededSteps(Callback):
         seed_all(self.seed, trainer.global_step, batch_idx % trainer.accumulate_grad_batches, trainer.global_rank)
 
 
-def _trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], validations: int) -> Trainer:
+def recount(fit_loop: dict, passes: int) -> None:
+    """Write into a checkpoint's `fit_loop` how many micro-batches its steps are, at `passes` per step.
+
+    Lightning goes on by their number, and before the interruption there may have been more or fewer in a step.
+    """
+    steps = fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]
+    for part, batches in fit_loop["epoch_loop.batch_progress"].items():
+        if part in steps:  # current, of this epoch, and total
+            missing = steps[part]["completed"] * passes - batches["ready"]
+            batches.update({name: count + missing for name, count in batches.items()})
+
+
+def _trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback]) -> Trainer:
     checkpoints = ModelCheckpoint(
         dirpath=folder,
         filename=Path(LAST).stem,
@@ -182,23 +204,14 @@ def _trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], validatio
     plugins = [SafeCheckpoints()]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # StopAtStep does that
-    logger = False
-    if cfg.logger.wandb:
-        os.environ.setdefault("WANDB_SILENT", "true")  # one line per run is enough
-        from pytorch_lightning.loggers import WandbLogger
-
-        logger = WandbLogger(
-            name=cfg.run, id=cfg.run.replace("/", "--"), save_dir=folder, resume="allow", **cfg.logger.wandb
-        )
-        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     return Trainer(
         **instantiate(cfg.trainer),
         default_root_dir=folder,
-        max_epochs=validations,  # an epoch of Lightning's is the time from one validation to the next
+        max_epochs=-1,  # until the data tell
         gradient_clip_val=cfg.optim.clip,
         callbacks=callbacks,
         plugins=plugins,
-        logger=logger,
+        logger=False,
         enable_progress_bar=watched,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -18,6 +18,7 @@ from ..scores import Scores
 from ..scoring import score
 from ..surgery import apply_plan
 from ..sync import plan_table
+from .ranks import broadcast_weights, from_rank_zero
 
 
 class Start(Callback):
@@ -35,17 +36,21 @@ class Start(Callback):
         model = module.model
         init = self.cfg.init
         scoring = bool(init.select and (rules_of(init.select) & {*SCORED} or init.blocks == "least"))
-        if scoring or (init.select and trainer.is_global_zero):
-            parent = self.parent.trained()
+        if init.select:
+            parent = self.parent.trained() if scoring else None
             scores = self._scores(trainer, parent) if scoring else None
-            if trainer.is_global_zero:
-                plan = subcloned(init, parent, model, scores, self.cfg.seed, self.data)
-                plan.save(self.folder / "plan.safetensors")
-                if trainer.logger:
-                    trainer.logger.experiment.log({"plan": plan_table(plan)})
+            from_rank_zero(self._subclone, trainer, parent, model, scores)
         if trainer.world_size > 1:
-            model.load_state_dict(trainer.strategy.broadcast(model.state_dict()))
+            broadcast_weights(model, trainer.strategy.root_device)
             assert_same_weights(model)
+
+    def _subclone(self, trainer: Trainer, parent: nn.Module | None, model: nn.Module, scores: Scores | None) -> None:
+        """On rank 0: fill `model`, and leave the plan."""
+        parent = parent or self.parent.trained()
+        plan = subcloned(self.cfg.init, parent, model, scores, self.cfg.seed, self.data)
+        plan.save(self.folder / "plan.safetensors")
+        if trainer.logger:
+            trainer.logger.experiment.log({"plan": plan_table(plan)})
 
     def _scores(self, trainer: Trainer, parent: nn.Module) -> Scores:
         """From the data that all ranks together read once. Only this is worth the device."""
