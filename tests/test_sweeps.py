@@ -18,6 +18,8 @@ def machine(config, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that what the test sets is undone
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    for name in ("SLURM_PROCID", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
 
     def sweep(count, *overrides, job=0, mode="MULTIRUN", launcher="local"):
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
@@ -78,8 +80,10 @@ def test_devices_are_left_alone_elsewhere(machine, count, options):
 
 
 @pytest.mark.parametrize("launcher", ["local", "basic"])
-def test_runs_of_several_devices_are_not_swept_here(machine, launcher):
+def test_runs_of_several_devices_are_not_swept_here(machine, launcher, monkeypatch):
     with pytest.raises(SubcloningError, match=r"trainer.devices=8: a sweep on one machine gives each run one device"):
         take_device(machine(8, "trainer=gpu_8", launcher=launcher))
     take_device(machine(8, "trainer=gpu_8", launcher="submitit_slurm"))
+    monkeypatch.setenv("SLURM_PROCID", "3")  # under srun, which has started all ranks, and each the whole sweep
+    take_device(machine(8, "trainer=gpu_8", launcher="basic"))
     take_device(machine(8, "trainer=gpu_8", mode="RUN"))

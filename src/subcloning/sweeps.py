@@ -26,12 +26,16 @@ def gpus() -> list[str]:
 def take_device(cfg: DictConfig) -> None:
     """Leave a run of a sweep by joblib one GPU, before any is used. Its process keeps it for the runs that follow.
 
-    Raises in a sweep on this machine whose runs want several devices: the processes of all would meet on them.
+    Raises in a sweep on this machine whose runs want several devices: the processes of all would meet on them, or start
+    the whole sweep again for each device.
     """
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return
     launcher = HydraConfig.get().launcher._target_
-    if "submitit" not in launcher and cfg.trainer.devices != 1:
+    ranks = (
+        "joblib" not in launcher and {"SLURM_PROCID", "LOCAL_RANK"} & os.environ.keys()
+    )  # srun or torchrun made them
+    if cfg.trainer.devices != 1 and "submitit" not in launcher and not ranks:
         raise SubcloningError(
             f"trainer.devices={cfg.trainer.devices}: a sweep on one machine gives each run one device. Set "
             "trainer.devices=1, or give the runs to SLURM: slurm/README.md"

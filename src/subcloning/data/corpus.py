@@ -181,7 +181,7 @@ class Corpus:
         self._compare({"text": claimed["text"]}, {"text": self._text()})
         backend = _tokenizer(self.folder)
         manifest = self.description | {
-            "contents": self.source.contents,
+            "contents": claimed["contents"],
             "tokenizer_sha256": _sha256_of(backend),
             "vocab_size": backend.get_vocab_size(),
             "end_of_text": self._end_of_text(),
