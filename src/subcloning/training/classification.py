@@ -183,7 +183,8 @@ class TimmParent:
     def hold(self, contents: dict) -> None:
         """From now on, `trained` is of that commit."""
         if contents.get("commit"):
-            self.weights["pretrained_cfg_overlay"] = {"hf_hub_id": f"{contents['hub']}@{contents['commit']}"}
+            overlay = self.weights.get("pretrained_cfg_overlay") or {}
+            self.weights["pretrained_cfg_overlay"] = overlay | {"hf_hub_id": f"{contents['hub']}@{contents['commit']}"}
 
     def scoring_loss(self, model: nn.Module, images: Tensor) -> Tensor:
         """Summed cross-entropy against the model's own prediction: images that score a parent come without labels."""
