@@ -48,8 +48,9 @@ class LanguageModel(LightningModule):
         model.set_attn_implementation(CAUSAL)  # is not saved with the model
         with torch.device("meta"):
             self.flops_per_token = training_flops(GPT2LMHeadModel(model.config), _sample(context)) / context
-        self.train_loss = MeanMetric(nan_strategy="disable")  # which leaves out any weight: give each block's value
-        self.val_loss = MeanMetric(nan_strategy="disable")  # a diverged run shows as such
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        # A diverged run shows as such. Weights are left out then, so that a metric is given each block's value.
+        self.val_loss = MeanMetric(nan_strategy="disable")
 
     @property
     def validations(self) -> int:
