@@ -15,7 +15,7 @@ import yaml
 from .axes import SubcloningError
 from .files import atomic
 from .plan import Plan
-from .training.record import CURVE, read_json, wandb_id
+from .training.record import CURVE, SYNCED, read_json, wandb_id
 
 
 def sync(folder: Path, mode: str = "online") -> int:
@@ -26,18 +26,15 @@ def sync(folder: Path, mode: str = "online") -> int:
     rows = pd.read_csv(folder / "metrics.csv").to_dict("records")
     if config["logger"]["wandb"] and not config["logger"]["wandb"]["offline"]:
         return 0  # sent while it ran
-    mark, name = folder / f"synced-{mode}.json", wandb_id(folder, config["run"])
-    nothing = {"id": name, "rows": 0, "summary": False}
-    sent = read_json(mark) if mark.exists() else nothing
-    if sent.get("id") != name:  # of a run that was in this folder before
-        sent = nothing
+    mark = folder / f"{SYNCED}{mode}.json"
+    sent = read_json(mark) if mark.exists() else {"rows": 0, "summary": False}
     finished = (folder / "summary.json").exists()
     new = rows[sent["rows"] :]
     if not new and sent["summary"] == finished:
         return 0
     with wandb.init(
         project=(config["logger"]["wandb"] or {}).get("project", "subcloning"),
-        id=name,
+        id=wandb_id(folder, config["run"]),
         name=config["run"],
         config=config | {"provenance": read_json(folder / "provenance.json")},
         resume="allow",
@@ -52,7 +49,7 @@ def sync(folder: Path, mode: str = "online") -> int:
         if finished:
             run.summary.update(read_json(folder / "summary.json"))
     with atomic(mark) as temporary:
-        temporary.write_text(json.dumps({"id": name, "rows": len(rows), "summary": finished}))
+        temporary.write_text(json.dumps({"rows": len(rows), "summary": finished}))
     return len(new)
 
 

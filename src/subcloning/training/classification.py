@@ -54,7 +54,7 @@ class ImageClassifier(LightningModule):
         self.steps_per_epoch, self.validations_per_epoch = steps_per_epoch, validations_per_epoch
         decay = transform.recipe.ema_decay
         self.ema = ModelEmaV3(model, decay).requires_grad_(False) if decay else None
-        self.train_loss = MeanMetric(nan_strategy="disable")  # which leaves out any weight: give each sample's value
+        self.train_loss = MeanMetric(nan_strategy="disable")
         self.metrics = nn.ModuleDict({"val": _metrics(model.num_classes)})
         if self.ema:
             self.metrics["val_ema"] = _metrics(model.num_classes)
@@ -127,7 +127,8 @@ class ImageClassifier(LightningModule):
 
 def _metrics(classes: int) -> nn.ModuleDict:
     metrics = {
-        "loss": MeanMetric(nan_strategy="disable"),  # a diverged run shows as such
+        # A diverged run shows as such. Weights are left out then, so that a metric is given each image's value.
+        "loss": MeanMetric(nan_strategy="disable"),
         "accuracy": MulticlassAccuracy(classes, average="micro"),
     }
     if classes > 10:
@@ -183,7 +184,8 @@ class TimmParent:
     def hold(self, contents: dict) -> None:
         """From now on, `trained` is of that commit."""
         if contents.get("commit"):
-            self.weights["pretrained_cfg_overlay"] = {"hf_hub_id": f"{contents['hub']}@{contents['commit']}"}
+            overlay = self.weights.get("pretrained_cfg_overlay") or {}
+            self.weights["pretrained_cfg_overlay"] = overlay | {"hf_hub_id": f"{contents['hub']}@{contents['commit']}"}
 
     def scoring_loss(self, model: nn.Module, images: Tensor) -> Tensor:
         """Summed cross-entropy against the model's own prediction: images that score a parent come without labels."""

@@ -13,7 +13,7 @@ from transformers.utils import flatten_dict
 from ..axes import SubcloningError
 from ..files import atomic, locked
 from .interruptions import LAST, PREVIOUS, StopAtStep, newest_checkpoint
-from .record import WANDB_ID, read_json
+from .record import SYNCED, WANDB_ID, read_json
 
 # What a run is. The logger says only who is told.
 IDENTITY = ("name", "parent", "destination", "init", "data", "optim", "distill", "trainer", "seed")
@@ -70,7 +70,7 @@ def _claim(folder: Path, cfg: DictConfig) -> Begun:
             raise SubcloningError(f"optim.{key}={value}: write {value:.0f}, so that the run's folder has one name only")
     wanted = OmegaConf.to_container(cfg, resolve=True)
     if not any((folder / name).exists() for name in (LAST, PREVIOUS, "summary.json")):
-        (folder / WANDB_ID).unlink(missing_ok=True)  # of a run that was removed, or never got anywhere
+        _forget(folder)
         with atomic(folder / "config.yaml") as temporary:
             OmegaConf.save(OmegaConf.create(wanted), temporary)
         return Begun(folder, {})
@@ -93,7 +93,15 @@ def _claim(folder: Path, cfg: DictConfig) -> Begun:
     done = folder / "summary.json"
     if done.exists():
         return Begun(folder, known, summary=read_json(done), moved=moved)
-    return Begun(folder, known, checkpoint=newest_checkpoint(folder), moved=moved)
+    if not (checkpoint := newest_checkpoint(folder)):
+        _forget(folder)
+    return Begun(folder, known, checkpoint=checkpoint, moved=moved)
+
+
+def _forget(folder: Path) -> None:
+    """Remove what says that W&B has the run: what begins now is another, to W&B too."""
+    for file in (folder / WANDB_ID, *folder.glob(f"{SYNCED}*.json")):
+        file.unlink(missing_ok=True)
 
 
 def _read_config(file: Path) -> dict:

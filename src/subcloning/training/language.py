@@ -48,8 +48,9 @@ class LanguageModel(LightningModule):
         self.model, self.optim, self.batch_tokens, self.fused = model, optim, batch_tokens, fused
         self.context = context
         model.set_attn_implementation(CAUSAL)  # is not saved with the model
-        self.train_loss = MeanMetric(nan_strategy="disable")  # which leaves out any weight: give each block's value
-        self.val_loss = MeanMetric(nan_strategy="disable")  # a diverged run shows as such
+        # A diverged run shows as such. Weights are left out then, so that a metric is given each block's value.
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.val_loss = MeanMetric(nan_strategy="disable")
 
     @property
     def validations(self) -> int:

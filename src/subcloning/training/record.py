@@ -18,7 +18,7 @@ from ..axes import SubcloningError
 from ..files import atomic
 
 SNAPSHOT = "snapshot.json"  # beside src, in a copy of the code: what it is a copy of
-WANDB_ID = "wandb_id"
+WANDB_ID, SYNCED = "wandb_id", "synced-"  # files that say under which id W&B has a run, and how much of it
 CURVE = "curve/"  # before the names of a row of metrics.csv, where W&B gets it
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "transformers", "hydra-core", "numpy")
 
