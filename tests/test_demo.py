@@ -40,7 +40,6 @@ def test_demo_leaves_what_is_committed(monkeypatch, tmp_path, capsys):
                 run(cfg)
         else:
             {"collect": collect, "analysis": analysis}[module].main()
-        return 0.0
 
     monkeypatch.setattr(demo, "python", here)
     monkeypatch.setattr(demo, "benchmark", lambda: 2 * demo.SECONDS)

@@ -20,8 +20,8 @@ from torch import nn
 
 
 class Demo(NamedTuple):
-    """study: whose committed table is compared. parent, children: minutes of processor time on `CPU`, of all children
-    together. why: the tables differ."""
+    """study: whose committed table is compared. parent: minutes that it takes on `CPU`. children: minutes of processor
+    time there, of all together. why: the tables differ."""
 
     study: str
     parent: float
@@ -31,15 +31,15 @@ class Demo(NamedTuple):
 
 # Measured on this CPU, where `benchmark` takes so many seconds; the demo ends by printing what it took.
 CPU, SECONDS = "an Intel Xeon (Emerald Rapids, 2.3 GHz)", 0.45
-ROUNDING = "another CPU rounds otherwise, so that the same seeds train another parent, and other children from it"
+ROUNDING = "a CPU that rounds otherwise gives another parent from the same seed, and other children from that"
 DEMOS = {
-    "digits": Demo("digits", 1.0, 10.0, f"They differ as far as {ROUNDING}."),
+    "digits": Demo("digits", 1.0, 9.5, f"Where they differ, it is since {ROUNDING}."),
     "gpt2_demo": Demo(
         "gpt2_stdlib",
         4.0,
         6.0,
-        "They differ since the committed study trains its parent on three times as many tokens, its children on twice "
-        f"as many, and over three seeds; and {ROUNDING}.",
+        "They differ since the committed parent saw three times as many tokens, and its children twice as many, over "
+        f"three seeds; and since {ROUNDING}.",
     ),
 }
 
@@ -61,13 +61,16 @@ def benchmark() -> float:
     return min(taken)
 
 
-def python(module: str, *arguments: str | Path) -> float:
-    """Run a command of this package; return how many minutes of processor time it took."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def python(module: str, *arguments: str | Path) -> None:
+    """Run a command of this package, and end with it where it fails."""
     if code := subprocess.call([sys.executable, "-m", f"subcloning.{module}", *map(str, arguments)]):
         sys.exit(code)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime) / 60
+
+
+def processor_time() -> float:
+    """Minutes, of all commands so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime) / 60
 
 
 def main() -> None:
@@ -81,15 +84,20 @@ def main() -> None:
     minutes = slower * (demo.parent + demo.children / cores)
     print(f"About {minutes:.0f} minutes on the {cores} cores here, at {slower:.1f} times the processor time of {CPU}.")
     print("What was done before is not done again.", flush=True)
-    parent = python("train", f"experiment={name}_parent", *args.overrides)
-    children = python("train", "-m", f"experiment={name}", "hydra/launcher=local", *args.overrides)
+    began = time.monotonic()
+    python("train", f"experiment={name}_parent", *args.overrides)
+    parent, before = (time.monotonic() - began) / 60, processor_time()
+    python("train", "-m", f"experiment={name}", "hydra/launcher=local", *args.overrides)
+    children = processor_time() - before
     report = Path(os.environ.get("SUBCLONING_RUNS", "runs")) / name / "report"
     python("collect", name, "--into", report)
     print(f"\nHere, in {report}:\n", flush=True)
     python("analysis", demo.study, "--folder", report)
     committed = Path("experiments") / demo.study
-    print(f"\nCommitted, in {committed}:\n\n{(committed / 'table.md').read_text()}\n{demo.why}")
-    print(f"Processor time: parent {parent:.1f}, children {children:.1f} minutes; benchmark {seconds:.2f} s.")
+    table = (committed / "table.md").read_text()
+    print(f"\nCommitted, in {committed}:\n\n{table}\n{demo.why}")
+    parts = f"parent {parent:.1f} minutes, children {children:.1f} of processor time, benchmark {seconds:.2f} s"
+    print(f"It took {processor_time():.1f} minutes of processor time ({parts}).")
 
 
 if __name__ == "__main__":
