@@ -69,10 +69,10 @@ def arms(runs: pd.DataFrame, study: Study) -> dict[str, pd.DataFrame]:
     parts = dict(list(whole(runs, study).groupby("init", sort=False)))
     for init, arm in parts.items():
         for name in SETTING[1:]:
-            if arm[name].nunique() != 1:
+            found = sorted(map(float, arm[name].unique()))
+            if len(found) > 1:
                 raise SubcloningError(
-                    f"an arm must have one {name}, found {sorted(arm[name].unique())} of init={init}: remove the runs "
-                    "that are not tuned"
+                    f"an arm must have one {name}, found {found} of init={init}: remove the runs that are not tuned"
                 )
     return parts
 
@@ -142,7 +142,8 @@ def best_settings(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Each init mode's best learning rate and weight decay, by what the study is `tuned_for`.
 
     The paper, too, tunes each mode by itself. grid: runs over lr and weight_decay. The mean over seeds counts, so that
-    a setting pays for each slow seed; ties, also of settings that never get there, go to the better final value.
+    a setting pays for each slow seed; ties, also of settings that never get there, go to the better final value, and
+    then to the lower learning rate.
     Returns lr, weight_decay, time and final, indexed by init. Raises SubcloningError if the settings of a mode were not
     tried on equally many seeds: with fewer, chance has more of a say.
     """

@@ -127,9 +127,8 @@ def better_in_all_cases(e: Evidence) -> Finding | None:
     most = better > len(table) / 2 and not worse and not lost
     verdict = REPRODUCED if better == len(table) else PARTLY if most else NOT
     unit, scale, _ = gain_scale(e.study)
-    values = [gain.value for gain in table["better"]]
-    low, high = (f"{scale * x:+.2g}" for x in (min(values), max(values)))
-    text = f"better in {better} and worse in {worse} of {len(table)}, from {low} to {high} {unit}"
+    values = [f"{scale * gain.value:+.2g}" for gain in sorted(table["better"], key=lambda gain: gain.value)]
+    text = f"better in {better} and worse in {worse} of {len(table)}, from {values[0]} to {values[-1]} {unit}"
     return Finding(text, verdict, int(table["seeds"].min()), len(table))
 
 
@@ -174,10 +173,11 @@ def _gain(study: Study, parts: dict[str, pd.DataFrame], arm: str, other: str) ->
     """How much better `arm` is than `other` at the end, and both of their means with it as text."""
     last = [final(parts[init], study) for init in (arm, other)]
     gain = difference(*(study.sign * values for values in last))
-    value, *interval = gain_text(gain, study).split(" ", 1)
-    return gain, f"{' against '.join(mean_text(values, study) for values in last)}, " + " ".join(
-        [value, gain_scale(study)[0], *interval]
-    )
+    ends = " against ".join(mean_text(values, study) for values in last)
+    if gain.verdict == "diverged":
+        return gain, ends
+    value, interval = gain_text(gain, study).split(" ", 1)
+    return gain, f"{ends}, {value} {gain_scale(study)[0]} {interval}"
 
 
 def _times(ratio: Interval) -> str:
