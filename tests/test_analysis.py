@@ -1,7 +1,6 @@
 """Time to target, speed-up and its interval; and that what is committed is what the committed runs give."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,9 @@ import pytest
 import yaml
 
 from subcloning import SubcloningError
-from subcloning.analysis.convergence import _text, convergence_table
+from subcloning.analysis.convergence import convergence_table
 from subcloning.analysis.gaps import every_case
-from subcloning.analysis.speedup import Study, best_settings, speed_up, time_to_target
+from subcloning.analysis.speedup import Study, best_settings, settings, time_to_target
 from subcloning.analysis.studies import STUDIES, fill, report
 from subcloning.analysis.tuning import tuning_table
 
@@ -39,37 +38,18 @@ def test_time_to_target(time, quality, target, expected):
     assert time_to_target(time, quality, target) == pytest.approx(expected)
 
 
-def test_speed_up():
-    ratio = speed_up([10, 12, 14], [3, 3, 3])
-    assert ratio.value == 4
-    assert 10 / 3 <= ratio.low < 4 < ratio.high <= 14 / 3
-    assert speed_up([8, 8, 8], [2, 2, 2]) == (4, 4, 4)
-    same = speed_up([10, 12, 14], [10, 12, 14])
-    assert same.low < 1 == same.value < same.high
-    assert speed_up([10, 12, 14], [3, 4, 5]) == speed_up([10, 12, 14], [3, 4, 5])  # the same resamples each time
-
-
-def test_interval_covers_the_true_ratio_about_as_often_as_it_says():
-    random = np.random.default_rng(1)
-    hits = 0
-    for trial in range(200):
-        ratio = speed_up(random.normal(20, 2, 9), random.normal(5, 0.5, 9), resamples=400, seed=trial)
-        hits += ratio.low <= 4 <= ratio.high
-    assert hits / 200 >= 0.88
-
-
-def test_runs_that_never_get_there_count_as_such():
-    assert speed_up([np.inf, np.inf, 20], [5, 5, 5]).value == np.inf
-    assert speed_up([20, 20, 20], [5, np.inf, np.inf]).value == 0
-    assert speed_up([20, 20, np.inf], [5, 5, 5]) == (4, 4, np.inf)
-    assert np.isnan(speed_up([np.inf] * 3, [np.inf] * 3).value)
-    assert _text(speed_up([18, 20, np.inf], [2, np.inf, 3])) == "6.7 [no interval]"
-
-
 def curves(arms):
     """Runs whose accuracy rises linearly to 1 over so many epochs: {init: [epochs for each seed]}."""
     rows = [
-        {"init": init, "lr": 1e-3, "weight_decay": 0.1, "seed": seed, "epoch": epoch, "val_accuracy": min(1, epoch / n)}
+        {
+            "init": init,
+            "lr": 1e-3,
+            "weight_decay": 0.1,
+            "seed": seed,
+            "epoch": epoch,
+            "step": 10 * epoch,
+            "val_accuracy": min(1, epoch / n),
+        }
         for init, lengths in arms.items()
         for seed, n in enumerate(lengths)
         for epoch in range(21)
@@ -80,26 +60,24 @@ def curves(arms):
 def test_convergence_table():
     table = convergence_table(curves({"subclone": [4, 5, 6], "random": [16, 20, 40]}), DIGITS).set_index("init")
     assert table.index.tolist() == ["random", "subclone"]
-    assert table.loc["random", "epochs to 90%"] == "18.0 (2/3)"
-    assert table.loc["subclone", "epochs to 90%"] == "4.5"
-    assert table.loc["subclone", "speed-up to 90%"].startswith("4.0 [")
+    # Geometric means of 14.4, 18 and 20 (of 36), and of 3.6, 4.5 and 5.4.
+    assert table.loc["random", "epochs to 90%"] == "> 17.3 (2/3)"
+    assert table.loc["subclone", "epochs to 90%"] == "4.4"
+    assert table.loc["subclone", "speed-up to 90%"].startswith("> 3.9 [")
+    assert table.loc["subclone", "speed-up to 90%"].endswith(", inf]")
+    # Random ends at 1, 1 and 0.5; its own time to that is all of the training, and the other's has no interval.
+    assert table.loc["random", "epochs to random's final"] == "20.0"
+    assert table.loc["subclone", "speed-up to random's final"] == f"{20 / (5 / 6 * (4 * 5 * 6) ** (1 / 3)):.3g}"
     assert table.loc["subclone", "after 2"] == f"{(2 / 4 + 2 / 5 + 2 / 6) / 3:.1%}"
     assert table.loc["random", "speed-up to 90%"] == "1"
 
 
 def test_it_can_say_that_there_is_no_speed_up():
     table = convergence_table(curves({"random": [8, 8, 8], "subclone": [16, 40, 40]}), DIGITS).set_index("init")
-    assert table.loc["subclone", "epochs to 90%"] == "> 20 (1/3)"
-    assert table.loc["subclone", "speed-up to 90%"] == "-"
+    assert table.loc["subclone", "epochs to 90%"] == "> 17.9 (1/3)"  # of 14.4, and twice the end
+    assert table.loc["subclone", "speed-up to 90%"].startswith("< 0.402 [0, ")
     never = convergence_table(curves({"random": [8, 8, 8], "subclone": [40, 40, 40]}), DIGITS).set_index("init")
-    assert never.loc["subclone", "epochs to 90%"] == "> 20 (0/3)"
-
-
-def test_untuned_mixture_is_refused():
-    runs = curves({"random": [8, 8]})
-    runs.loc[runs["seed"] == 1, "lr"] = 2e-3
-    with pytest.raises(SubcloningError, match="an arm must have one lr"):
-        convergence_table(runs, DIGITS)
+    assert never.loc["subclone", "epochs to 90%"] == "never"
 
 
 def test_best_settings_take_the_fastest_then_the_best():
@@ -118,6 +96,7 @@ def losses(arms):
             "weight_decay": 0.1,
             "seed": seed,
             "tokens": t * 1000,
+            "step": t,
             "val_loss": 8 - (8 - end) * t / 100,
         }
         for init, ends in arms.items()
@@ -136,7 +115,8 @@ def test_losses_count_downwards_and_are_shown_as_perplexity():
     assert "after 200k" not in table  # longer than these runs
     assert table.loc["random", "tokens to perplexity 1000"] == "55k"
     assert table.loc["subclone", "tokens to random's final"] == "50k"
-    assert table.loc["subclone", "speed-up to random's final"] == "2.0 [2.0, 2.0]"
+    assert table.loc["subclone", "speed-up to perplexity 1000"].startswith("2 [2, 2")
+    assert table.loc["subclone", "speed-up to random's final"] == "2"
     with pytest.raises(SubcloningError, match="no runs with init=random"):
         convergence_table(losses({"subclone": [4.0] * 3}), TOKENS)
 
@@ -190,10 +170,16 @@ def test_each_case_uses_the_winners_of_its_grid(experiment):
     assert set(runs["case"]) <= set(config["cases"])
     assert runs.groupby(["case", "init"])["seed"].nunique().min() >= 3
     for case, tried in grid.groupby("case"):
-        for init, row in best_settings(tried, replace(STUDIES[study], tuned_for="final")).iterrows():
-            assert float(config["cases"][case]["lr"][init]) == row["lr"], (case, init)
+        table = settings(tried, STUDIES[study])
+        for init, own in table.groupby("init"):
+            # Some edges were tried on fewer seeds than the rest, and are not eligible (experiments/gaps says so).
+            own = own[own["seeds"] == own["seeds"].max()].set_index("lr")
+            lr = float(config["cases"][case]["lr"][init])
+            # With one seed, settings can be equally good to the image: any of them may have been taken.
+            best = own["final"].min() if study == "gpt2_stdlib" else own["final"].max()
+            assert own.loc[lr, "final"] == best, (case, init)
             arm = runs[(runs["case"] == case) & (runs["init"] == init)]
-            assert (arm["lr"] == row["lr"]).all()
+            assert (arm["lr"] == lr).all()
 
 
 def test_random_weights_are_those_of_the_study_where_only_the_parent_differs():

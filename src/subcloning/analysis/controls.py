@@ -5,9 +5,11 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from ..axes import SubcloningError
-from .convergence import quality_text, time_text
-from .speedup import Study, difference, final, speed_up, times_to_target
-from .style import COLOURS, figure, plain_log
+from .intervals import difference
+from .speedup import Study, arms, faster, final, mean_final
+from .style import COLOURS, error_bars, figure, known, plain_log
+from .text import gain_scale, gain_text, mean_text, quality_text, ratio_text, reached_text
+from .tuning import effort
 
 REFERENCE = "subclone"
 # Question -> init mode -> what figures and tables call it.
@@ -67,73 +69,65 @@ CONTROLS = {
 }
 
 
-def comparisons(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
+def comparisons(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> pd.DataFrame:
     """Each control in `runs` against `subclone`, seed by seed: the same seed means the same data in the same order.
 
-    Columns: question, init, label, lr, weight_decay, seeds, time (median, to the early target), caught_up (median, to
-    the median of subclone's final values), sooner, final (mean), better. `sooner`, a ratio of times, and `better`,
-    the difference at the end in favour of the control, have their 95 % intervals in _low and _high. Raises
-    SubcloningError if `runs` has an init mode that is neither `subclone` nor in `CONTROLS`.
+    Columns: question, init, label, lr, weight_decay, tuning (`effort` in `grid`; "" without one), seeds (that both arms
+    have), sooner (at the early target) and better (at the end, in favour of the control), which are `Interval`s, and as
+    text time (to the early target), caught_up (to the mean of subclone's final values) and final. Raises
+    SubcloningError if `runs` has an init mode that is neither `subclone` nor in `CONTROLS`, or lacks `subclone`.
     """
-
-    def of(series, init):
-        return series.xs(init, level="init").droplevel(["lr", "weight_decay"])
-
-    known = {REFERENCE, *(init for labels in CONTROLS.values() for init in labels)}
-    if unknown := set(runs["init"]) - known:
-        raise SubcloningError(f"runs of {sorted(unknown)}, which no question of CONTROLS asks for: add them there")
-    times, last = times_to_target(runs, study, study.target), final(runs, study)
-    catching_up = times_to_target(runs, study, of(last, REFERENCE).median())
+    parts = arms(runs, study)
+    if REFERENCE not in parts:
+        raise SubcloningError(f"no runs with init={REFERENCE}, which the others are compared with: run them too")
+    labels = {init: (question, label) for question, named in CONTROLS.items() for init, label in named.items()}
+    present = known(set(parts) - {REFERENCE}, labels, "CONTROLS in analysis/controls.py")
+    reference = parts[REFERENCE]
+    ends, goal = study.sign * final(reference, study), mean_final(reference, study)
     rows = []
-    for question, labels in CONTROLS.items():
-        for init, label in labels.items():
-            if init not in set(runs["init"]):
-                continue
-            arm = runs[runs["init"] == init].iloc[0]
-            sooner = speed_up(of(times, REFERENCE), of(times, init))
-            better = difference(study.sign * of(last, init), study.sign * of(last, REFERENCE))
-            rows.append(
-                {
-                    "question": question,
-                    "init": init,
-                    "label": label,
-                    "lr": arm["lr"],
-                    "weight_decay": arm["weight_decay"],
-                    "seeds": len(of(last, init)),
-                    "time": of(times, init).median(),
-                    "caught_up": of(catching_up, init).median(),
-                    "final": of(last, init).mean(),
-                    **dict(zip(("sooner", "sooner_low", "sooner_high"), sooner, strict=True)),
-                    **dict(zip(("better", "better_low", "better_high"), better, strict=True)),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def controls_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """`comparisons` as text. The last column says what the interval at the end says: better, worse, or open."""
-    unit, scale, digits = ("points", 100, 1) if study.sign > 0 else ("nats", 1, 3)
-    rows = []
-    for row in comparisons(runs, study).itertuples():
-        better, low, high = (f"{scale * x:+.{digits}f}" for x in (row.better, row.better_low, row.better_high))
-        target = quality_text(study.target, study, digits=0)
-        times = f"{row.sooner:.2f} [{row.sooner_low:.2f}, {row.sooner_high:.2f}]" if np.isfinite(row.sooner) else "-"
+    for init in present:
+        arm, (question, label) = parts[init], labels[init]
+        last = final(arm, study)
+        setting = arm[["lr", "weight_decay"]].iloc[0].to_dict()
         rows.append(
             {
-                "which": row.question,
-                "instead": row.label,
-                "init": f"`{row.init}`",
-                "LR": f"{row.lr:g}",
-                "seeds": row.seeds,
-                f"to {target}": time_text(row.time, study) if np.isfinite(row.time) else "never",
-                "times as fast": times if row.sooner else "-",
-                "to subclone's end": time_text(row.caught_up, study) if np.isfinite(row.caught_up) else "never",
-                "at the end": quality_text(row.final, study),
-                f"{unit} better": f"{better} [{low}, {high}]",
-                "": "better" if row.better_low > 0 else "worse" if row.better_high < 0 else "open",
+                "question": question,
+                "init": init,
+                "label": label,
+                **setting,
+                "tuning": "" if grid is None else effort(grid, init, **setting),
+                "seeds": len(last.index.intersection(ends.index)),
+                "time": reached_text(arm, study, study.target),
+                "caught_up": reached_text(arm, study, goal),
+                "final": mean_text(last, study),
+                "sooner": faster(arm, reference, study, study.target),
+                "better": difference(study.sign * last, ends),
             }
         )
     return pd.DataFrame(rows)
+
+
+def controls_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> pd.DataFrame:
+    """`comparisons` as text. The last column says what the interval at the end says: better, worse, or open."""
+    target = quality_text(study.target, study, digits=0)
+    rows = [
+        {
+            "which": row.question,
+            "instead": row.label,
+            "init": f"`{row.init}`",
+            "LR": f"{row.lr:g}",
+            "tuning": row.tuning,
+            "seeds": row.seeds,
+            f"to {target}": row.time,
+            "times as fast": ratio_text(row.sooner),
+            "to subclone's end": row.caught_up,
+            "at the end": row.final,
+            f"{gain_scale(study)[0]} better": gain_text(row.better, study),
+            "": row.better.verdict,
+        }
+        for row in comparisons(runs, study, grid).itertuples()
+    ]
+    return pd.DataFrame(rows).drop(columns=["tuning"] if grid is None else [])
 
 
 def controls_figure(runs: pd.DataFrame, study: Study):
@@ -141,12 +135,11 @@ def controls_figure(runs: pd.DataFrame, study: Study):
     table = comparisons(runs, study).iloc[::-1].reset_index(drop=True)
     fig, (left, right) = figure(columns=2, panels=2)
     fig.set_figheight(0.9 + 0.15 * len(table))
-    scale = 100 if study.sign > 0 else 1
-    reached = table[np.isfinite(table["sooner_high"]) & (table["sooner_low"] > 0)]
-    for ax, part, name, unit in ((left, reached, "sooner", 1), (right, table, "better", scale)):
-        value, low, high = (unit * part[key] for key in (name, f"{name}_low", f"{name}_high"))
-        bars = [(value - low).clip(lower=0), (high - value).clip(lower=0)]
-        ax.errorbar(value, part.index, xerr=bars, fmt=".", color=COLOURS[REFERENCE], linewidth=1, markersize=5)
+    unit, scale, _ = gain_scale(study)
+    for ax, name, factor in ((left, "sooner", 1), (right, "better", scale)):
+        # What never gets there, or is there before training, has one end of an interval only, and is not shown.
+        shown = table if name == "better" else table[[not interval.bound for interval in table[name]]]
+        error_bars(ax, shown.index, shown[name], factor, COLOURS[REFERENCE])
         ax.axvline(1 if name == "sooner" else 0, color="0.6", linewidth=0.6, linestyle=":")
         ax.set_ylim(-0.6, len(table) - 0.4)
         for edge in np.flatnonzero(table["question"].ne(table["question"].shift()))[1:]:
@@ -157,5 +150,5 @@ def controls_figure(runs: pd.DataFrame, study: Study):
     right.xaxis.set_major_locator(MaxNLocator(5))
     kind = "" if study.sign > 0 else "perplexity "
     left.set(xlabel=f"times as fast as subclone to {kind}{quality_text(study.target, study, digits=0)}")
-    right.set(xlabel=f"{'points' if scale == 100 else 'nats'} better than subclone at the end")
+    right.set(xlabel=f"{unit} better than subclone at the end")
     return fig

@@ -5,63 +5,67 @@ import pandas as pd
 from matplotlib.ticker import EngFormatter
 
 from ..axes import SubcloningError
-from .speedup import Ratio, Study, final, speed_up, times_to_target
-from .style import COLOURS, LABELS, SERIES, figure
+from .intervals import Interval, speed_up
+from .speedup import Study, arms, faster, limits, mean_final, times_to_target
+from .style import COLOURS, LABELS, SERIES, figure, known
+from .text import mean_text, ratio_text, reached_text, target_text, time_text
+from .tuning import effort
 
 BASELINE = "random"
 
 
-def convergence_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
+def convergence_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row per init mode, in the order of `LABELS`, and all cells as text.
 
-    Accuracies and perplexities are of the mean over seeds; times are medians, with `(2/3)` where only so many runs got
-    there. There are two targets: the study's early one, and the baseline's own final quality (its median over seeds).
+    Accuracies and perplexities are of the mean over seeds, at the validations nearest to `study.shown`; times and their
+    ratios are geometric means, with `(2/3)` where only so many runs got there. There are two targets: the study's early
+    one, and the baseline's mean at the end, which takes the baseline all of the training. That target is itself an
+    estimate, so that no interval is given for it. grid: the tuning runs, if it is to be said what was tried.
     """
-    if BASELINE not in set(runs["init"]):
+    parts = arms(runs, study)
+    if BASELINE not in parts:
         raise SubcloningError(f"no runs with init={BASELINE}, which the others are compared with: run them too")
-    last = runs[study.time].max()
-    end = final(runs, study).groupby("init").median()[BASELINE]
-    early = quality_text(study.target, study, digits=0)
-    targets = {early if study.sign > 0 else f"perplexity {early}": study.target, "random's final": end}
-    times = {name: times_to_target(runs, study, value) for name, value in targets.items()}
+    baseline = parts[BASELINE]
+    times = sorted(set.intersection(*(set(arm[study.time]) for arm in parts.values())))
+    last, end = times[-1], mean_final(baseline, study)
+    shown = {min(times, key=lambda t, near=near: abs(t - near)) for near in study.shown if near < last} | {last}
+    early = target_text(study)
     unit = {"epoch": "epochs"}.get(study.time, study.time)
     rows = []
-    for init in [label for label in LABELS if label in set(runs["init"])]:
-        arm = runs[runs["init"] == init]
-        row = {"init": init, "LR": _one(arm["lr"]), "WD": _one(arm["weight_decay"]), "seeds": arm["seed"].nunique()}
-        for time in (*(shown for shown in study.shown if shown < last), last):
-            mean = arm.loc[arm[study.time] == time, study.metric].mean()
-            row[f"after {time_text(time, study, digits=0)}"] = quality_text(mean, study)
-        for name, time in times.items():
-            mine = time[init]
-            reached, median = np.isfinite(mine).sum(), mine.median()
-            count = "" if reached == len(mine) else f" ({reached}/{len(mine)})"
-            text = time_text(median, study) if np.isfinite(median) else f"> {time_text(last, study, digits=0)}"
-            row[f"{unit} to {name}"] = text + count
-            row[f"speed-up to {name}"] = "1" if init == BASELINE else _text(speed_up(time[BASELINE], mine))
+    for init in known(parts, LABELS, "LABELS in analysis/style.py"):
+        arm = parts[init]
+        setting = {"LR": arm["lr"].iloc[0], "WD": arm["weight_decay"].iloc[0]}
+        row = {"init": init} | {name: f"{value:g}" for name, value in setting.items()}
+        if grid is not None:
+            row["tuning"] = effort(grid, init, *setting.values())
+        row["seeds"] = arm["seed"].nunique()
+        for time in sorted(shown):
+            at = arm.loc[arm[study.time] == time, study.metric]
+            row[f"after {time_text(time, study, digits=0)}"] = mean_text(at, study)
+        row[f"{unit} to {early}"] = reached_text(arm, study, study.target)
+        row[f"speed-up to {early}"] = _against(init, faster(arm, baseline, study, study.target))
+        row[f"{unit} to random's final"] = time_text(last, study) if init == BASELINE else reached_text(arm, study, end)
+        caught_up = speed_up([last], times_to_target(arm, study, end), limits(arm, study))
+        row["speed-up to random's final"] = _against(init, caught_up).removesuffix(" [no interval]")
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def quality_text(value: float, study: Study, digits: int = 1) -> str:
-    """An accuracy in per cent; a loss as perplexity."""
-    return f"{value:.{digits}%}" if study.sign > 0 else f"{np.exp(value):.{digits}f}"
-
-
-def time_text(value: float, study: Study, digits: int = 1) -> str:
-    """Epochs; tokens in thousands."""
-    return f"{value:.{digits}f}" if study.time == "epoch" else f"{value / 1000:.0f}k"
+def _against(init: str, ratio: Interval) -> str:
+    return "1" if init == BASELINE else ratio_text(ratio)
 
 
 def convergence_figure(runs: pd.DataFrame, study: Study):
     """Validation metrics against time: mean over seeds, and the range of the seeds as a band."""
     panels = {"val_accuracy": "accuracy", "val_loss": "loss"} if study.sign > 0 else {"val_perplexity": "perplexity"}
     fig, axes = figure(columns=len(panels), panels=len(panels))
+    parts = arms(runs, study)
     for ax, (metric, label) in zip(axes, panels.items(), strict=True):
-        for init in [name for name in LABELS if name in set(runs["init"])]:
-            curve = runs[runs["init"] == init].groupby(study.time)[metric].agg(["mean", "min", "max"])
-            ax.plot(curve.index, curve["mean"], color=COLOURS[init], label=LABELS[init])
-            ax.fill_between(curve.index, curve["min"], curve["max"], color=COLOURS[init], alpha=0.2, linewidth=0)
+        for init in known(parts, LABELS, "LABELS in analysis/style.py"):
+            curve = parts[init].pivot(index=study.time, columns="seed", values=metric)
+            low, mean, high = (curve.agg(name, axis=1, skipna=False) for name in ("min", "mean", "max"))
+            ax.plot(curve.index, mean, color=COLOURS[init], label=LABELS[init])
+            ax.fill_between(curve.index, low, high, color=COLOURS[init], alpha=0.2, linewidth=0)
         unit = {"epoch": "epochs"}.get(study.time, study.time)
         ax.set(xlabel=unit, ylabel=f"validation {label}", xlim=(0, runs[study.time].max()))
         if study.time == "tokens":
@@ -76,23 +80,24 @@ def convergence_figure(runs: pd.DataFrame, study: Study):
 
 
 def speed_up_figure(studies: dict[str, tuple[pd.DataFrame, Study]]):
-    """The speed-up of subclone over random at each quality that random reaches, and its interval.
+    """The speed-up of subclone over random at each quality that all runs of random reach, and its interval.
 
     Quality is drawn as the share of the way from the random arm's start to its end.
     """
+    if len(studies) > len(SERIES):
+        raise SubcloningError(f"{len(studies)} studies, but {len(SERIES)} colours: add to SERIES in analysis/style.py")
     fig, (ax,) = figure()
     for colour, (name, (runs, study)) in zip(SERIES, studies.items(), strict=False):
-        means = study.sign * runs[runs["init"] == BASELINE].groupby(study.time)[study.metric].mean()
+        parts = arms(runs, study)
+        baseline = parts[BASELINE]
+        means = study.sign * baseline.groupby(study.time)[study.metric].mean()
         shares = np.linspace(0.3, 1, 15)
-        ratios = []
-        for target in means.iloc[0] + shares * (means.iloc[-1] - means.iloc[0]):
-            times = times_to_target(runs, study, study.sign * target)
-            ratios.append(speed_up(times[BASELINE], times["subclone"], resamples=2000))
-        value, low, high = (np.array(part) for part in zip(*ratios, strict=True))
-        known = np.isfinite(value) & np.isfinite(low)
-        ax.plot(shares[known], value[known], color=colour, label=name)
-        top = np.where(np.isfinite(high), high, value)
-        ax.fill_between(shares[known], low[known], top[known], color=colour, alpha=0.15, linewidth=0)
+        targets = study.sign * (means.iloc[0] + shares * (means.iloc[-1] - means.iloc[0]))
+        ratios = [faster(parts["subclone"], baseline, study, target) for target in targets]
+        shares, ratios = zip(*((s, r) for s, r in zip(shares, ratios, strict=True) if not r.bound), strict=True)
+        ax.plot(shares, [r.value for r in ratios], color=colour, label=name)
+        low, high = ([getattr(r, end) for r in ratios] for end in ("low", "high"))
+        ax.fill_between(shares, low, high, color=colour, alpha=0.15, linewidth=0)
     ax.axhline(4, color="0.6", linewidth=0.6, linestyle=":")
     ax.set(xlabel="share of what random weights gain in their budget", ylabel="speed-up", yscale="log")
     ticks = [1, 2, 4, 8, 16, 32, 64]
@@ -100,18 +105,3 @@ def speed_up_figure(studies: dict[str, tuple[pd.DataFrame, Study]]):
     ax.minorticks_off()
     ax.legend(fontsize=6)
     return fig
-
-
-def _one(values: pd.Series) -> str:
-    if values.nunique() != 1:
-        raise SubcloningError(
-            f"an arm must have one {values.name}, found {sorted(values.unique())}: remove the runs that are not tuned"
-        )
-    return f"{values.iloc[0]:g}"
-
-
-def _text(ratio: Ratio) -> str:
-    if not np.isfinite(ratio.value) or not ratio.value:
-        return "-"
-    interval = "no interval" if np.isnan(ratio.low) else f"{ratio.low:.1f}, {ratio.high:.1f}"
-    return f"{ratio.value:.1f} [{interval}]"

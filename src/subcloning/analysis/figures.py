@@ -10,7 +10,7 @@ from .convergence import convergence_figure, convergence_table, speed_up_figure
 from .gaps import every_case, gaps_figure, gaps_table
 from .parents import blocks_figure, correlations, magnitudes_figure, sorted_scores_figure
 from .results import BEYOND, results
-from .studies import STUDIES, fill, markdown, write
+from .studies import STUDIES, fill, markdown, noted, write
 from .style import save
 from .tuning import best_table, tuning_figure, tuning_table
 from .verdicts import BIGGER, Evidence
@@ -36,21 +36,28 @@ def evidence(root: Path) -> list[Evidence]:
 
     found = []
     for name, (label, parent) in MEASURED.items():
-        runs = read(name, "runs.csv")
+        runs, grid = read(name, "runs.csv"), read(name, "grid.csv")
         if runs is None:
             continue
-        controls = _with(runs, read("controls", f"{name}.csv"))
-        gaps = [read("gaps", f"{name}{part}.csv") for part in ("", "_distilled")]
+        controls, controls_grid = (
+            _with(a, read("controls", f"{name}{b}.csv")) for a, b in ((runs, ""), (grid, "_grid"))
+        )
+        gaps, gaps_grid = (
+            [read("gaps", f"{name}{part}{end}.csv") for part in ("", "_distilled")] for end in ("", "_grid")
+        )
         found.append(
             Evidence(
                 label,
                 name,
                 STUDIES[name],
                 runs,
-                grid=read(name, "grid.csv"),
+                grid=grid,
                 bigger=read("fig13_parent", f"{name}.csv"),
+                bigger_grid=read("fig13_parent", f"{name}_grid.csv"),
                 controls=controls,
+                controls_grid=controls_grid,
                 gaps=None if gaps[0] is None else every_case(controls, pd.concat(gaps)),
+                gaps_grid=None if gaps_grid[0] is None else every_case(controls_grid, pd.concat(gaps_grid)),
                 blocks=read("fig02_blocks", f"{parent}.csv"),
                 units=read("fig03_05_06_08_scores", f"{parent}.csv"),
             )
@@ -100,7 +107,7 @@ def ablation(folder: str, init: str) -> Callable[[Path], None]:
         for e in evidence(root):
             runs = _arms(e.runs, "random", init, "subclone")
             save(convergence_figure(runs, e.study), root / folder / e.folder)
-            write(root / folder / f"{e.folder}.md", markdown(convergence_table(runs, e.study)))
+            write(root / folder / f"{e.folder}.md", noted(convergence_table(runs, e.study, e.grid)))
 
     return make
 
@@ -110,9 +117,12 @@ def parents(root: Path) -> None:
     folder = root / "fig13_parent"
     for e in evidence(root):
         if e.bigger is not None:
-            runs = pd.concat([_arms(e.runs, "random", "subclone"), e.bigger.assign(init=BIGGER)])
+            runs, grid = (
+                pd.concat([_arms(own, "random", "subclone"), bigger.assign(init=BIGGER)])
+                for own, bigger in ((e.runs, e.bigger), (e.grid, e.bigger_grid))
+            )
             save(convergence_figure(runs, e.study), folder / e.folder)
-            write(folder / f"{e.folder}.md", markdown(convergence_table(runs, e.study)))
+            write(folder / f"{e.folder}.md", noted(convergence_table(runs, e.study, grid)))
 
 
 def controls(root: Path) -> None:
@@ -120,7 +130,7 @@ def controls(root: Path) -> None:
     for e in evidence(root):
         if e.controls is not None:
             save(controls_figure(e.controls, e.study), root / "controls" / e.folder)
-            fill(root / "controls" / "README.md", e.folder, markdown(controls_table(e.controls, e.study)))
+            fill(root / "controls" / "README.md", e.folder, noted(controls_table(e.controls, e.study, e.controls_grid)))
 
 
 def principal(root: Path) -> None:
@@ -129,7 +139,7 @@ def principal(root: Path) -> None:
         if e.controls is not None and "principal" in set(e.controls["init"]):
             runs = _arms(e.controls, "random", "subclone", "principal")
             save(convergence_figure(runs, e.study), root / "principal" / e.folder)
-            fill(root / "principal" / "README.md", e.folder, markdown(convergence_table(runs, e.study)))
+            fill(root / "principal" / "README.md", e.folder, noted(convergence_table(runs, e.study, e.controls_grid)))
         if (file := root / "principal" / f"{e.folder}_map.csv").exists():
             grid = _arms(_with(e.grid, pd.read_csv(file)), "random", "subclone", "principal")
             save(tuning_figure(grid, e.study), file.with_suffix(""))
@@ -141,7 +151,7 @@ def gaps(root: Path) -> None:
     for e in evidence(root):
         if e.gaps is not None:
             save(gaps_figure(e.gaps, e.study), root / "gaps" / e.folder)
-            fill(root / "gaps" / "README.md", e.folder, markdown(gaps_table(e.gaps, e.study)))
+            fill(root / "gaps" / "README.md", e.folder, noted(gaps_table(e.gaps, e.study, e.gaps_grid)))
 
 
 def all_results(root: Path) -> None:
@@ -166,10 +176,10 @@ FIGURES = {
 ALIASES = {"fig05": "fig03", "fig06": "fig03", "fig08": "fig03", "fig09": "fig01", "fig10": "fig01"}
 
 
-def _with(runs: pd.DataFrame, controls: pd.DataFrame | None) -> pd.DataFrame | None:
+def _with(runs: pd.DataFrame | None, controls: pd.DataFrame | None) -> pd.DataFrame | None:
     """Runs of controls, and of the study's own arms that they leave out; None if it has the paper's arms alone."""
-    if controls is None:
-        return runs if {"uniform", "random_subset"} & set(runs["init"]) else None
+    if runs is None or controls is None:
+        return controls if runs is None else runs if {"uniform", "random_subset"} & set(runs["init"]) else None
     return pd.concat([runs[~runs["init"].isin(controls["init"])], controls])
 
 

@@ -1,12 +1,12 @@
 """When does it pay? Random, subcloned and principal children over shapes, budgets and parents (experiments/gaps)."""
 
-import numpy as np
 import pandas as pd
 
 from .controls import REFERENCE, comparisons
-from .convergence import quality_text
-from .speedup import Study, final
-from .style import COLOURS, LABELS, figure
+from .speedup import Study, arms, final, mean_final
+from .style import COLOURS, LABELS, error_bars, figure, known
+from .text import gain_scale, gain_text, mean_text, reached_text
+from .tuning import effort
 
 # Case -> what tables and figures call it.
 CASES = {
@@ -40,53 +40,61 @@ def every_case(controls: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([*others, *parts])
 
 
-def gaps(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
+def gaps(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> pd.DataFrame:
     """`comparisons` of each case in `runs` (a column `case`) with its own `subclone`, in the order of `CASES`.
 
-    More columns: case, reference (the mean of subclone's final values) and budget (the length of training).
+    Each case begins with a row of subclone itself, without an interval. More columns: case, and share (of the training,
+    after which the arm is at the mean of subclone's final values). grid: the tuning runs, with a column `case` too.
+    Raises SubcloningError for a case that is not in `CASES`.
     """
     parts = []
-    for case in CASES:
+    for case in known(runs["case"], CASES, "CASES in analysis/gaps.py"):
         own = runs[runs["case"] == case].drop(columns="case")
-        if len(own):
-            reference = final(own, study)[REFERENCE].mean()
-            parts.append(comparisons(own, study).assign(case=case, reference=reference, budget=own[study.time].max()))
+        tried = None if grid is None else grid[grid["case"] == case]
+        table = comparisons(own, study, tried)
+        by_arm = arms(own, study)
+        goal, length = mean_final(by_arm[REFERENCE], study), own[study.time].max()
+
+        def share(time, length=length):
+            return f"{time / length:.0%}"
+
+        table["share"] = [reached_text(by_arm[init], study, goal, share) for init in table["init"]]
+        setting = by_arm[REFERENCE][["lr", "weight_decay"]].iloc[0].to_dict()
+        first = {
+            "init": REFERENCE,
+            **setting,
+            "tuning": "" if tried is None else effort(tried, REFERENCE, **setting),
+            "seeds": by_arm[REFERENCE]["seed"].nunique(),
+            "final": mean_text(final(by_arm[REFERENCE], study), study),
+        }
+        parts.append(pd.concat([pd.DataFrame([first]), table]).assign(case=case))
     return pd.concat(parts, ignore_index=True)
 
 
-def gaps_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """`gaps` as text; each case begins with its subclone. Subclone's end is reached after a share of the budget."""
-    unit, scale, digits = ("points", 100, 1) if study.sign > 0 else ("nats", 1, 3)
-    names = {"case": "case", "init": "init", "lr": "LR", "seeds": "seeds", "final": "at the end"}
-    names |= {"better": f"{unit} better", "verdict": "", "caught_up": "subclone's end after"}
+def gaps_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> pd.DataFrame:
+    """`gaps` as text; each case begins with its subclone, whose end an arm reaches after a share of the training."""
     rows = []
-    for case, table in gaps(runs, study).groupby("case", sort=False):
-        arm = runs[(runs["case"] == case) & (runs["init"] == REFERENCE)]
-        end = quality_text(table["reference"].iloc[0], study)
-        rows.append((CASES[case], f"`{REFERENCE}`", f"{arm['lr'].iloc[0]:g}", arm["seed"].nunique(), end, "-", "", "-"))
-        for row in table.itertuples():
-            better, low, high = (f"{scale * x:+.{digits}f}" for x in (row.better, row.better_low, row.better_high))
-            verdict = "better" if row.better_low > 0 else "worse" if row.better_high < 0 else "open"
-            reached = f"{row.caught_up / row.budget:.0%}" if np.isfinite(row.caught_up) else "never"
-            values = (f"{row.lr:g}", row.seeds, quality_text(row.final, study), f"{better} [{low}, {high}]", verdict)
-            rows.append((CASES[case], f"`{row.init}`", *values, reached))
-    return pd.DataFrame(rows, columns=list(names.values()))
+    for row in gaps(runs, study, grid).itertuples():
+        arm = (CASES[row.case], f"`{row.init}`", f"{row.lr:g}", row.tuning, row.seeds, row.final)
+        itself = row.init == REFERENCE
+        judged = ("-", "", "-") if itself else (gain_text(row.better, study), row.better.verdict, row.share)
+        rows.append((*arm, *judged))
+    names = ["case", "init", "LR", "tuning", "seeds", "at the end", f"{gain_scale(study)[0]} better", ""]
+    table = pd.DataFrame(rows, columns=[*names, "subclone's end after"])
+    return table.drop(columns=["tuning"] if grid is None else [])
 
 
 def gaps_figure(runs: pd.DataFrame, study: Study):
     """For each case, with intervals: what subclone ends better than random, and what principal ends better than it."""
     table = gaps(runs, study)
     cases = list(table["case"].unique())[::-1]
-    unit, scale = ("points", 100) if study.sign > 0 else ("nats", 1)
+    unit, scale, _ = gain_scale(study)
     fig, axes = figure(columns=2, panels=2)
     fig.set_figheight(0.9 + 0.17 * len(cases))
     for ax, init, sign in zip(axes, ("random", "principal"), (-1, 1), strict=True):
         arm = table[table["init"] == init]
-        value = sign * scale * arm["better"]
-        ends = np.sort([sign * scale * arm["better_low"], sign * scale * arm["better_high"]], axis=0)
-        bars = np.clip([value - ends[0], ends[1] - value], 0, None)
         better = REFERENCE if sign < 0 else init
-        ax.errorbar(value, arm["case"].map(cases.index), xerr=bars, fmt=".", color=COLOURS[better], linewidth=1)
+        error_bars(ax, arm["case"].map(cases.index), arm["better"], sign * scale, COLOURS[better])
         ax.axvline(0, color="0.6", linewidth=0.6, linestyle=":")
         other = REFERENCE if sign > 0 else init
         ax.set(xlabel=f"{unit} that {LABELS[better]} ends better than {LABELS[other]}", ylim=(-0.6, len(cases) - 0.4))

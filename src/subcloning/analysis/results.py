@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from .studies import markdown
+from .text import chance_text
 from .verdicts import (
     NOT,
     REPRODUCED,
@@ -171,33 +172,21 @@ BEYOND = (
 def results(evidence: list[Evidence], claims: tuple[Claim, ...] = CLAIMS) -> str:
     """What RESULTS.md says of all claims. What the paper does not claim is not reproduced or not, but true or not."""
     words = {REPRODUCED: "yes", NOT: "no"} if claims is BEYOND else {}
-    parts = [_overview(evidence, claims, words)]
-    for claim in claims:
-        rule = " ".join(claim.find.__doc__.split())
-        rows = []
-        for e in evidence:
-            finding = claim.find(e)
-            if finding:
-                rows.append(
-                    (
-                        f"[{e.name}]({e.folder})",
-                        finding.ours,
-                        str(finding.seeds or "-"),
-                        words.get(finding.verdict, finding.verdict),
-                    )
-                )
-        rows += [(scale, f"`{command}`", "-", WAITING) for scale, command in claim.waiting]
-        parts.append(
-            f"## {claim.text}\n\n{claim.figure}; [figures]({claim.folder}). The paper: {claim.paper}.\n\n"
-            f"{markdown(pd.DataFrame(rows, columns=['study', 'ours', 'seeds', 'verdict']))}\nRule: {rule}\n"
-        )
-    return "\n".join(parts)
-
-
-def _overview(evidence: list[Evidence], claims: tuple[Claim, ...], words: dict[str, str]) -> str:
-    rows = []
+    sections, overview, intervals = [], [], 0
     for claim in claims:
         found = [claim.find(e) for e in evidence]
-        verdicts = [finding.verdict if finding else "-" for finding in found]
-        rows.append((claim.text, *(words.get(verdict, verdict) for verdict in verdicts)))
-    return markdown(pd.DataFrame(rows, columns=["claim", *(e.name for e in evidence)]))
+        verdicts = [words.get(finding.verdict, finding.verdict) if finding else "-" for finding in found]
+        overview.append((claim.text, *verdicts))
+        rows = []
+        for e, finding, verdict in zip(evidence, found, verdicts, strict=True):
+            if finding:
+                rows.append((f"[{e.name}]({e.folder})", finding.ours, str(finding.seeds or "-"), verdict))
+                intervals += finding.intervals
+        rows += [(scale, f"`{command}`", "-", WAITING) for scale, command in claim.waiting]
+        sections.append(
+            f"## {claim.text}\n\n{claim.figure}; [figures]({claim.folder}). The paper: {claim.paper}.\n\n"
+            f"{markdown(pd.DataFrame(rows, columns=['study', 'ours', 'seeds', 'verdict']))}\n"
+            f"Rule: {' '.join(claim.find.__doc__.split())}\n"
+        )
+    table = markdown(pd.DataFrame(overview, columns=["claim", *(e.name for e in evidence)]))
+    return "\n".join([table, f"These verdicts rest on {chance_text(intervals)}\n", *sections])

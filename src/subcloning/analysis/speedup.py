@@ -1,13 +1,14 @@
-"""How much faster? Time to a target, and its ratio between two arms with an interval over seeds."""
+"""How much faster? What a study is judged by, its arms, and their times to a target."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from ..axes import SubcloningError
+from .intervals import Interval, speed_up
 
 SETTING = ["init", "lr", "weight_decay"]
 
@@ -35,12 +36,45 @@ class Study:
         return -1 if self.metric.endswith("loss") else 1
 
 
-class Ratio(NamedTuple):
-    """A speed-up, or a difference, and its 95 % interval. A speed-up over what never gets there is infinite."""
+def whole(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """`runs` in order of time, if they can be compared: all of one length, and each validated as often as its arm.
 
-    value: float
-    low: float
-    high: float
+    A metric that is not finite becomes NaN: such a run diverged, and must stay so. Raises SubcloningError otherwise.
+    """
+    runs = runs.sort_values(study.time, kind="stable")
+    runs = runs.assign(**{study.metric: runs[study.metric].where(np.isfinite(runs[study.metric]))})
+    last, times = runs[study.time].max(), runs.groupby("init")[study.time].unique()
+    for key, run in runs.groupby([*SETTING, "seed"], sort=False):
+        name = "init={} lr={:g} weight_decay={:g} seed={}".format(*key)
+        own, wanted = run[study.time].to_numpy(), times[key[0]]
+        if own[-1] != last:
+            raise SubcloningError(
+                f"{name} ends at {study.time} {own[-1]:g}, others at {last:g}: finish it, or leave it out"
+            )
+        if len(own) != len(wanted):
+            raise SubcloningError(
+                f"{name} has {len(own)} validations, of {len(wanted)} different times in its arm: all of an arm must "
+                "be validated at the same times, each once; run it again, or leave it out"
+            )
+        lost = run[study.metric].isna().to_numpy()
+        if (lost[:-1] & ~lost[1:]).any():
+            raise SubcloningError(
+                f"{name} has no {study.metric} at {study.time} {own[lost.argmax()]:g}, but one later: run it again"
+            )
+    return runs
+
+
+def arms(runs: pd.DataFrame, study: Study) -> dict[str, pd.DataFrame]:
+    """The runs of each init mode, for all that compares them: `whole`, and of one learning rate and weight decay."""
+    parts = dict(list(whole(runs, study).groupby("init", sort=False)))
+    for init, arm in parts.items():
+        for name in SETTING[1:]:
+            found = sorted(map(float, arm[name].unique()))
+            if len(found) > 1:
+                raise SubcloningError(
+                    f"an arm must have one {name}, found {found} of init={init}: remove the runs that are not tuned"
+                )
+    return parts
 
 
 def time_to_target(time: ArrayLike, quality: ArrayLike, target: float) -> float:
@@ -59,65 +93,68 @@ def time_to_target(time: ArrayLike, quality: ArrayLike, target: float) -> float:
     return float(time[i - 1] + share * (time[i] - time[i - 1]))
 
 
-def times_to_target(runs: pd.DataFrame, study: Study, target: float) -> pd.Series:
-    """Time to `target` of every run in `runs` (columns init, lr, weight_decay, seed, the study's time and metric)."""
-    groups = runs.sort_values(study.time).groupby([*SETTING, "seed"], sort=False)
+def times_to_target(arm: pd.DataFrame, study: Study, target: float) -> pd.Series:
+    """Seed -> time to `target` of the runs of one setting; a run that diverges never gets there."""
 
     def time(run):
+        if run[study.metric].isna().any():
+            return np.inf
         return time_to_target(run[study.time], study.sign * run[study.metric], study.sign * target)
 
-    return groups.apply(time, include_groups=False)
+    return arm.groupby("seed").apply(time, include_groups=False)
 
 
-def final(runs: pd.DataFrame, study: Study) -> pd.Series:
-    """The metric of every run at the end, indexed like `times_to_target`."""
-    return runs[runs[study.time] == runs[study.time].max()].set_index([*SETTING, "seed"])[study.metric]
+def final(arm: pd.DataFrame, study: Study) -> pd.Series:
+    """Seed -> the metric at the end of the runs of one setting; NaN if it diverged."""
+    return arm[arm[study.time] == arm[study.time].max()].set_index("seed")[study.metric]
 
 
-def speed_up(baseline: ArrayLike, arm: ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> Ratio:
-    """median(baseline) / median(arm), times to the same target with one entry per seed.
+def mean_final(arm: pd.DataFrame, study: Study) -> float:
+    """NaN where a run diverged."""
+    return float(final(arm, study).mean(skipna=False))
 
-    The interval is the 2.5th to 97.5th percentile over bootstrap resamples of each arm's seeds. Runs that never reach
-    the target enter as infinite, and make the ratio infinite (baseline), zero (arm) or undefined, NaN (both).
+
+def limits(arm: pd.DataFrame, study: Study) -> tuple[float, float]:
+    """One training step, and the end of training, in the study's time."""
+    last = arm[study.time].max()
+    return last / arm["step"].max(), last
+
+
+def faster(arm: pd.DataFrame, baseline: pd.DataFrame, study: Study, target: float) -> Interval:
+    """How many times sooner `arm` is at `target` than `baseline`."""
+    times = [times_to_target(runs, study, target) for runs in (baseline, arm)]
+    return speed_up(*times, limits(arm, study))
+
+
+def settings(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Each setting in `grid`: init, lr, weight_decay, seeds (how many), and the means over them of time and final.
+
+    time is to the early target; it is infinite, and final NaN, where one of the runs did not get there or diverged.
     """
-    baseline, arm = np.asarray(baseline, float), np.asarray(arm, float)
-    random = np.random.default_rng(seed)
-
-    def resampled(x):
-        return np.median(random.choice(x, (resamples, len(x))), axis=1)
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = resampled(baseline) / resampled(arm)
-        value = np.median(baseline) / np.median(arm)
-    if np.isnan(ratios).any():
-        return Ratio(float(value), np.nan, np.nan)
-    # Percentiles without interpolation: between a number and infinity there is nothing.
-    low, high = np.percentile(ratios, [2.5, 97.5], method="nearest")
-    return Ratio(float(value), float(low), float(high))
-
-
-def difference(arm: pd.Series, baseline: pd.Series, *, resamples: int = 10_000, seed: int = 0) -> Ratio:
-    """Mean of arm minus baseline over the seeds that both have (their index), with its interval as in `speed_up`.
-
-    The same seed means the same data in the same order, so seeds are resampled in pairs.
-    """
-    differences = (arm - baseline).dropna().to_numpy()
-    if not len(differences):
-        raise SubcloningError(f"no seed in common: {sorted(arm.index)} and {sorted(baseline.index)}")
-    draws = np.random.default_rng(seed).choice(differences, (resamples, len(differences))).mean(axis=1)
-    return Ratio(float(differences.mean()), *(float(value) for value in np.percentile(draws, [2.5, 97.5])))
+    rows = []
+    for setting, own in whole(grid, study).groupby(SETTING):
+        values = {"time": times_to_target(own, study, study.target).to_numpy().mean(), "final": mean_final(own, study)}
+        rows.append(dict(zip(SETTING, setting, strict=True)) | {"seeds": own["seed"].nunique()} | values)
+    return pd.DataFrame(rows)
 
 
 def best_settings(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Each init mode's best learning rate and weight decay, by what the study is `tuned_for`.
 
     The paper, too, tunes each mode by itself. grid: runs over lr and weight_decay. The mean over seeds counts, so that
-    a setting pays for each slow seed; ties, also of settings that never get there, go to the better final value.
-    Returns lr, weight_decay, time and final, indexed by init.
+    a setting pays for each slow seed; ties, also of settings that never get there, go to the better final value, and
+    then to the lower learning rate.
+    Returns lr, weight_decay, time and final, indexed by init. Raises SubcloningError if the settings of a mode were not
+    tried on equally many seeds: with fewer, chance has more of a say.
     """
-    times, last = times_to_target(grid, study, study.target), final(grid, study)
-    last = last.fillna(-study.sign * np.inf)  # a run that diverged spoils its setting
-    table = pd.DataFrame({"time": times, "final": last}).groupby(SETTING).mean().reset_index()
-    table["lost"] = -study.sign * table["final"]
-    ranked = table.sort_values(["time", "lost"] if study.tuned_for == "time" else ["lost"])
-    return ranked.drop(columns="lost").groupby("init").first()
+    table = settings(grid, study)
+    for init, own in table.groupby("init"):
+        most, short = own["seeds"].max(), own.loc[own["seeds"].idxmin()]
+        if short["seeds"] < most:
+            raise SubcloningError(
+                f"init={init} was tried on {most} seeds, but with lr={short['lr']:g} weight_decay="
+                f"{short['weight_decay']:g} on {short['seeds']}: finish the grid, or leave that setting out"
+            )
+    table["lost"] = (-study.sign * table["final"]).fillna(np.inf)
+    ranked = table.sort_values(["time", "lost"] if study.tuned_for == "time" else ["lost"], kind="stable")
+    return ranked.drop_duplicates("init").sort_values("init").set_index("init")[["lr", "weight_decay", "time", "final"]]

@@ -10,7 +10,8 @@ from ..files import atomic
 from .convergence import convergence_figure, convergence_table
 from .speedup import Study
 from .style import save
-from .tuning import tuning_table
+from .text import chance_text
+from .tuning import effort_text, tuning_table
 
 STDLIB = Study("tokens", "val_loss", math.log(220), tuned_for="final", shown=(0, 20_480, 102_400, 307_200))
 # Early targets of studies that wait for a GPU are to be set when the first runs are there.
@@ -34,6 +35,13 @@ def markdown(table: pd.DataFrame) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
+def noted(table: pd.DataFrame) -> str:
+    """`markdown`, and what is to be known of its columns: how arms were tuned, and how many were judged."""
+    notes = [effort_text(table["tuning"])] if "tuning" in table else []
+    notes += [chance_text((table[""] != "").sum())] if "" in table else []
+    return f"{markdown(table)}\n{' '.join(notes)}\n" if notes else markdown(table)
+
+
 def write(file: Path, text: str) -> None:
     with atomic(file) as temporary:
         temporary.write_text(text)
@@ -52,11 +60,12 @@ def fill(file: Path, name: str, text: str) -> None:
 def report(folder: Path, study: Study) -> str:
     """Make everything in a study's folder; return the table as Markdown."""
     runs = pd.read_csv(folder / "runs.csv")
-    table = convergence_table(runs, study)
+    grid = pd.read_csv(folder / "grid.csv") if (folder / "grid.csv").exists() else None
+    table = convergence_table(runs, study, grid)
     write(folder / "table.csv", table.to_csv(index=False))
-    text = markdown(table)
+    text = noted(table)
     write(folder / "table.md", text)
     save(convergence_figure(runs, study), folder / "convergence")
-    if (folder / "grid.csv").exists():
-        write(folder / "tuning.md", markdown(tuning_table(pd.read_csv(folder / "grid.csv"), study)))
+    if grid is not None:
+        write(folder / "tuning.md", markdown(tuning_table(grid, study)))
     return text

@@ -1,14 +1,49 @@
 """Which learning rate and weight decay does each init mode like? The paper's Fig. 11 and Table 1."""
 
+from collections.abc import Iterable
+
+import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from .convergence import quality_text, time_text
-from .speedup import SETTING, Study, best_settings, final, times_to_target
-from .style import COLOURS, LABELS, figure, plain_log
+from ..axes import SubcloningError
+from .speedup import SETTING, Study, best_settings, settings
+from .style import COLOURS, LABELS, figure, known, plain_log
+from .text import quality_text, time_text
 
 DASHES = ("-", "--", ":", "-.")
+
+
+def effort(grid: pd.DataFrame, init: str, lr: float, weight_decay: float) -> str:
+    """How an arm's setting was found in `grid`: `15 x 4` for the best of 15 settings, each tried on four seeds.
+
+    Says also how many settings were tried on fewer seeds, whether the seeds differed, and whether the chosen learning
+    rate is the highest or the lowest that was tried.
+    """
+    own = grid[grid["init"] == init]
+    seeds = own.groupby(["lr", "weight_decay"])["seed"].agg(lambda seeds: tuple(sorted(set(seeds))))
+    if (lr, weight_decay) not in seeds.index:
+        return "not tried"
+    number, chosen = seeds.map(len), len(seeds[(lr, weight_decay)])
+    fewer = (number < chosen).sum()
+    text = [f"{len(seeds) - fewer} x {chosen}"]
+    text += [f"{fewer} more on fewer seeds"] if fewer else []
+    text += ["on different seeds"] if seeds[number == chosen].nunique() > 1 else []
+    tried = own["lr"]
+    if tried.nunique() > 1 and lr in (tried.min(), tried.max()):
+        text.append("lowest LR" if lr == tried.min() else "highest LR")
+    return ", ".join(text)
+
+
+def effort_text(efforts: Iterable[str]) -> str:
+    """What a column of `effort` means."""
+    efforts = list(efforts)
+    edges = sum(text.endswith(" LR") for text in efforts)
+    return (
+        "Tuning: settings of learning rate and weight decay that were tried x seeds; more of them are an advantage. "
+        f"{edges or 'None'} of {len(efforts)} arms chose the lowest or highest learning rate that was tried."
+    )
 
 
 def tuning_table(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -16,21 +51,20 @@ def tuning_table(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
 
     Means over seeds: the time to the early target, or the final value.
     """
-    by_time = study.tuned_for == "time"
-    values = times_to_target(grid, study, study.target) if by_time else final(grid, study)
-    values, best = values.groupby(SETTING).mean(), best_settings(grid, study)
+    name = study.tuned_for
+    values, best = settings(grid, study).set_index(SETTING)[name], best_settings(grid, study)
     rows = []
-    for init in [name for name in LABELS if name in best.index]:
+    for init in known(best.index, LABELS, "LABELS in analysis/style.py"):
         for decay in sorted(grid["weight_decay"].unique()):
             row = {"init": init, "WD": f"{decay:g}"}
             for lr in sorted(grid["lr"].unique()):
                 value = values.get((init, lr, decay))
                 if value is None:
                     text = ""
-                elif value == float("inf"):
-                    text = f"> {time_text(grid[study.time].max(), study, digits=0)}"
+                elif not np.isfinite(value):
+                    text = "diverged" if name == "final" else f"> {time_text(grid[study.time].max(), study, digits=0)}"
                 else:
-                    text = time_text(value, study) if by_time else quality_text(value, study)
+                    text = time_text(value, study) if name == "time" else quality_text(value, study)
                 winner = (lr, decay) == tuple(best.loc[init, ["lr", "weight_decay"]])
                 row[f"LR {lr:g}"] = f"**{text}**" if winner else text
             rows.append(row)
@@ -41,8 +75,13 @@ def tuning_figure(grid: pd.DataFrame, study: Study):
     """Validation loss at the end over learning rate, a line for each weight decay; mean over seeds and their range."""
     fig, (ax,) = figure()
     decays = sorted(grid["weight_decay"].unique())
+    if len(decays) > len(DASHES):
+        raise SubcloningError(
+            f"weight decays {decays}: there are {len(DASHES)} line styles, add to DASHES in analysis/tuning.py"
+        )
     best = best_settings(grid, study)
-    last = grid[grid[study.time] == grid[study.time].max()].groupby(SETTING)["val_loss"].agg(["mean", "min", "max"])
+    ends = grid[grid[study.time] == grid[study.time].max()].groupby(SETTING)["val_loss"]
+    last = pd.DataFrame({name: ends.agg(name, skipna=False) for name in ("mean", "min", "max")})
     inits = [name for name in ("random", "subclone", "principal") if name in best.index]
     for init in inits:
         for decay, dash in zip(decays, DASHES, strict=False):
@@ -75,11 +114,14 @@ PAPER = (
 
 
 def best_table(grids: dict[str, tuple[pd.DataFrame, Study]]) -> pd.DataFrame:
-    """Table 1 of the paper, and the same of ours: the best learning rate and weight decay of each."""
-    rows = [*PAPER]
+    """Table 1 of the paper, and the same of ours: the best learning rate and weight decay of each, and how sought."""
+    rows = [(*row, "-") for row in PAPER]
     for name, (grid, study) in grids.items():
         best = best_settings(grid, study)
-        rows += [(name, init, *best.loc[init, ["lr", "weight_decay"]]) for init in ("random", "subclone")]
+        for init in ("random", "subclone"):
+            setting = best.loc[init, ["lr", "weight_decay"]]
+            rows.append((name, init, *setting, effort(grid, init, *setting)))
     return pd.DataFrame(
-        [(name, init, f"{lr:g}", f"{wd:g}") for name, init, lr, wd in rows], columns=["task", "init", "LR", "WD"]
+        [(name, init, f"{lr:g}", f"{wd:g}", sought) for name, init, lr, wd, sought in rows],
+        columns=["task", "init", "LR", "WD", "tuning"],
     )

@@ -1,0 +1,78 @@
+"""Intervals that hold what they say at three to five seeds (tests/test_intervals.py simulates it)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from ..axes import SubcloningError
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its 95 % interval. An end that is not known is infinite, or 0 for the low end of a ratio.
+
+    bound: ">" where the value is a lower bound of the estimate, "<" where it is an upper one, else "".
+    """
+
+    value: float
+    low: float
+    high: float
+    bound: Literal["", "<", ">"] = ""
+
+    @property
+    def verdict(self) -> str:
+        """Of a difference in favour: better, worse, or open; diverged where a run has no end to be compared."""
+        if not np.isfinite(self.value):
+            return "diverged"
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "open"
+
+
+def difference(arm: pd.Series, baseline: pd.Series) -> Interval:
+    """Mean of arm minus baseline over the seeds that both have (their index), and its paired t interval.
+
+    The same seed means the same data in the same order. A run that diverged, NaN, is infinitely bad: the mean is then
+    infinite (NaN if both arms have one), and nothing is known of how far off it is.
+    """
+    seeds = arm.index.intersection(baseline.index)
+    if not len(seeds):
+        raise SubcloningError(f"no seed in common: {sorted(arm.index)} and {sorted(baseline.index)}")
+    arm, baseline = (values[seeds].fillna(-np.inf).to_numpy(float) for values in (arm, baseline))
+    if len(seeds) == 1 or not np.isfinite([arm, baseline]).all():
+        with np.errstate(invalid="ignore"):
+            return Interval(float(arm.mean() - baseline.mean()), -np.inf, np.inf)
+    differences = arm - baseline
+    half = stats.t.ppf((1 + LEVEL) / 2, len(seeds) - 1) * stats.sem(differences)
+    return Interval(*(float(differences.mean() + end) for end in (0, -half, half)))
+
+
+def speed_up(baseline: ArrayLike, arm: ArrayLike, limits: tuple[float, float]) -> Interval:
+    """Geometric mean of the baseline's times over that of the arm's, and Welch's t interval of their logarithms.
+
+    baseline, arm: times to the same target, one entry per seed. limits: one training step, and the end of training. A
+    time of 0 (there before training) counts as the first, an infinite one (never there) as the second. That makes the
+    ratio a bound, of which one end is known; then the t quantile is the smaller arm's, since with Welch's degrees of
+    freedom that end would be missed too often. NaN if runs of both kinds pull the bound both ways.
+    """
+    baseline, arm = np.asarray(baseline, float), np.asarray(arm, float)
+    first, last = limits
+    at_least = np.isinf(baseline).any() or (arm < first).any()
+    at_most = np.isinf(arm).any() or (baseline < first).any()
+    if at_least and at_most:
+        return Interval(np.nan, 0.0, np.inf)
+    logs = [np.log(np.clip(times, first, last)) for times in (baseline, arm)]
+    value = float(np.exp(logs[0].mean() - logs[1].mean()))
+    bound = ">" if at_least else "<" if at_most else ""
+    if min(map(len, logs)) == 1:
+        return Interval(value, 0.0, np.inf, bound)
+    errors = np.array([x.var(ddof=1) / len(x) for x in logs])
+    freedom = np.array([len(x) - 1 for x in logs])
+    welch = errors.any() and not bound
+    df = errors.sum() ** 2 / (errors**2 / freedom).sum() if welch else freedom.min()
+    half = np.exp(stats.t.ppf((1 + LEVEL) / 2, df) * np.sqrt(errors.sum()))
+    return Interval(value, 0.0 if at_most else float(value / half), np.inf if at_least else float(value * half), bound)
