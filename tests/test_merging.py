@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from test_new_family import ResidualMLP, residual_mlp
-from tiny import gpt2, inputs, randomise, vit
+from tiny import VARIANTS, gpt2, inputs, outputs, randomise, vit
 
 from subcloning import Scores, SubcloningError, make_plan, score
+from subcloning.anatomy import Anatomy
 from subcloning.scores import STATISTICS
 
 
@@ -140,3 +141,27 @@ def test_a_silent_block_has_no_vote():
     assert not scores.of("hidden", 1).any()
     assert scores.of("hidden").isfinite().all()
     torch.testing.assert_close(scores.of("hidden").sum(), torch.tensor(2.0))
+
+
+@pytest.mark.parametrize("variant", ["vit", "vit_avg", "gpt2"])
+def test_each_norm_and_each_sample_has_one_vote_on_the_stream(variant):
+    """Also the norm after pooling, which sees one position of a sample, and sequences that are shorter than others."""
+    build, options = VARIANTS[variant]
+    parent, seen = build(**options), []
+    norms = Anatomy(parent).norms
+    for norm in norms:
+        module = parent.get_submodule(norm)
+        module.register_forward_hook(lambda m, args, out: seen.append((out.detach() - m.bias) / m.weight))
+    x = inputs(parent, batch=3)
+    batches = [x[:1], x[1:, :4]] if build is gpt2 else [x[:1], x[1:]]
+    found = score(parent, batches, stream=True).stream
+    seen.clear()  # what scoring asks of norms themselves
+    for batch in batches:
+        outputs(parent, batch)
+    votes = []
+    for y in seen:
+        for sample in y:
+            rows = sample.reshape(-1, 24)
+            votes.append(rows.T @ rows / len(rows))
+    assert len(votes) == 3 * len(norms)
+    torch.testing.assert_close(found, torch.stack(votes).mean(0), atol=1e-4, rtol=1e-3)

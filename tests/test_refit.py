@@ -90,3 +90,11 @@ def test_what_is_set_does_not_depend_on_the_child(variant, select):
                 parameter.add_(1)
     for _ in range(2):
         torch.testing.assert_close(state(refit(plan, parent, child, batches)), once)
+
+
+def test_what_overflows_the_child_is_refused():
+    parent, child = vit(), vit(heads=2).half()
+    torch.nn.init.constant_(parent.blocks[1].mlp.fc2.bias, 1e5)
+    plan = make_plan(parent, child, select="first")
+    with pytest.raises(SubcloningError, match=r"blocks.1.mlp.fc2.weight or its bias overflows"):
+        refit(plan, parent, child, [inputs(parent)])

@@ -20,7 +20,7 @@ from .axes import SubcloningError
 from .observe import Call, no_autocast, observe
 from .plan import Plan, source_name
 from .principal import Folded
-from .surgery import transplant
+from .surgery import is_finite, transplant
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def refit(
     Weights and biases of these layers are set, whatever the child holds: to do it twice changes nothing.
 
     batches: as for `score`, padding too. The moments of all layers are held at once: for each, n x n products of its n
-        inputs, in float32, since those of GPT-2 large take 4 GiB.
+        inputs, in float32, since those of GPT-2 large take 4 GB.
     ridge: relative to the mean variance of the kept inputs.
     """
     p, c = Anatomy.of(parent), Anatomy.of(child)
@@ -89,4 +89,6 @@ def refit(
             given = weights[source_name(c, bias, plan.blocks)]
             transplant(given, c.tensors[bias], c.layouts[bias], plan.maps_of(bias, c), p.inner)
             c.tensors[bias] += whole @ (mean - fit @ mean[kept]).to(whole)
+        if not all(is_finite(c.tensors[written]) for written in (name, bias) if written in c.tensors):
+            raise SubcloningError(f"{name} or its bias overflows the child's {target.dtype}: take bfloat16 or float32")
     return c.model
