@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from .anatomy import Anatomy
 from .axes import Layout, SubcloningError
+from .observe import no_autocast
 from .plan import Plan, check_counterparts, make_plan, source_name
 from .principal import Folded
 from .scores import Scores
 
 
 @torch.no_grad()
+@no_autocast()
 def apply_plan(
     plan: Plan, parent: nn.Module | Anatomy, child: nn.Module | Anatomy, *, scale: bool = True, scale_tied: bool = True
 ) -> nn.Module:
@@ -38,20 +40,19 @@ def apply_plan(
     p, c = Anatomy.of(parent), Anatomy.of(child)
     _check(plan, p, c)
     given = Folded(p, c.tied) if plan.rotated else p
-    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-        for name, target in c.tensors.items():
-            if name in plan.fresh:
-                continue
-            factor = fan_in_factor(plan, c, name, scale_tied) if scale else 1.0
-            source = given[source_name(c, name, plan.blocks)]
-            transplant(source, target, c.layouts[name], plan.maps_of(name, c), p.inner, factor)
-            if not is_finite(target):
-                raise SubcloningError(
-                    f"{name} overflows the child's {target.dtype}, and the child is filled in part: build it anew in "
-                    "bfloat16 or float32"
-                )
-        if plan.rotated:
-            _restore_constants(plan, given, c)
+    for name, target in c.tensors.items():
+        if name in plan.fresh:
+            continue
+        factor = fan_in_factor(plan, c, name, scale_tied) if scale else 1.0
+        source = given[source_name(c, name, plan.blocks)]
+        transplant(source, target, c.layouts[name], plan.maps_of(name, c), p.inner, factor)
+        if not is_finite(target):
+            raise SubcloningError(
+                f"{name} overflows the child's {target.dtype}, and the child is filled in part: build it anew in "
+                "bfloat16 or float32"
+            )
+    if plan.rotated:
+        _restore_constants(plan, given, c)
     return c.model
 
 
