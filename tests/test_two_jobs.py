@@ -16,7 +16,7 @@ from subcloning.training.run import run
 
 TINY = ["experiment=digits_parent", "parent.model.embed_dim=16", "parent.model.num_heads=4", "parent.model.depth=1"]
 TINY += ["optim.epochs=1", "logger=csv", "trainer=cpu", "trainer.devices=2"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 def two_ranks(*command, **options):
@@ -27,7 +27,7 @@ def two_ranks(*command, **options):
 def finished(job):
     """What it said to its end. Of one that hangs, torchrun ends all ranks when it is told to stop."""
     try:
-        return job.communicate(timeout=100)[0]
+        return job.communicate(timeout=300)[0]
     except subprocess.TimeoutExpired:
         job.terminate()
         job.communicate()
