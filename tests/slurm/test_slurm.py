@@ -232,7 +232,7 @@ def test_two_nodes_train_as_one(sweep):
     assert states(wait(two, settled)) == states(wait(one, settled)) == ["done"]
     (a,), (b,) = run_dirs(two), run_dirs(one)
     curves = [pd.read_csv(path / "metrics.csv") for path in (a, b)]
-    pd.testing.assert_frame_equal(*curves, atol=1e-5, rtol=0)
+    pd.testing.assert_frame_equal(*curves, atol=1e-4, rtol=0)  # written with six digits: the last may differ by one
     weights = [result(path)[0] for path in (a, b)]
     for name in weights[0]:
         torch.testing.assert_close(weights[0][name], weights[1][name], atol=1e-3, rtol=0)  # Adam magnifies rounding
