@@ -25,11 +25,11 @@ from pytorch_lightning import Trainer
 from tokenizers import Tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from subcloning.data.corpus import Corpus
-from subcloning.data.sources import Stdlib
-from subcloning.data.text import TextData
-from subcloning.data.tokenizer import Pretrained, TrainedBPE
-from subcloning.training.distil import Teacher
+from subcloning.data.text.corpus import Corpus
+from subcloning.data.text.datamodule import TextData
+from subcloning.data.text.sources import Stdlib
+from subcloning.data.text.tokenizer import Pretrained, TrainedBPE
+from subcloning.training.distillation import Teacher
 from subcloning.training.language import LanguageModel
 
 CONTEXT, SEQUENCES, VOCABULARY = 128, 8, 2048

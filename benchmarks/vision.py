@@ -24,13 +24,13 @@ from pytorch_lightning import Callback, Trainer
 from timm.data import create_dataset, create_loader
 from timm.optim import param_groups_weight_decay
 
-from subcloning.data.augment import Recipe
-from subcloning.data.cached import ArrayImages
-from subcloning.data.images import ImageData
-from subcloning.data.streamed import StreamedImages
-from subcloning.data.synthetic import folder
+from subcloning.data.images.augment import Recipe
+from subcloning.data.images.cached import ArrayImages
+from subcloning.data.images.datamodule import ImageData
+from subcloning.data.images.streamed import StreamedImages
+from subcloning.data.images.synthetic import folder
 from subcloning.training.classification import ImageClassifier
-from subcloning.training.distil import Teacher
+from subcloning.training.distillation import Teacher
 from subcloning.training.interruptions import StopAtStep
 from subcloning.training.run import SeededSteps
 

@@ -12,9 +12,9 @@ from pytorch_lightning import Callback
 from pytorch_lightning.strategies import DDPStrategy
 
 from subcloning.training import run as run_module
+from subcloning.training.fsdp import FullySharded
 from subcloning.training.interruptions import Interrupted
 from subcloning.training.run import run
-from subcloning.training.sharded import FullySharded
 
 
 class Signal(Callback):

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from subcloning import SubcloningError
+from subcloning.analysis.cases import every_case
 from subcloning.analysis.convergence import convergence_table
-from subcloning.analysis.gaps import every_case
 from subcloning.analysis.speedup import Study, best_settings, settings, time_to_target
 from subcloning.analysis.studies import STUDIES, fill, report
 from subcloning.analysis.tuning import tuning_table

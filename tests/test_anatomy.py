@@ -11,8 +11,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
 
 from subcloning import SubcloningError, apply_plan, make_plan, score, subclone
-from subcloning.anatomy import Anatomy
-from subcloning.axes import Layout
+from subcloning.method.anatomy import Anatomy
+from subcloning.method.axes import Layout
 
 
 def one_norm_twice(model):

@@ -6,9 +6,9 @@ import pytest
 from test_analysis import DIGITS, TOKENS, curves, losses
 
 from subcloning import SubcloningError
-from subcloning.analysis.controls import comparisons, controls_table
+from subcloning.analysis.cases import gaps_figure, gaps_table
+from subcloning.analysis.comparisons import comparisons, controls_table
 from subcloning.analysis.convergence import convergence_figure, convergence_table, speed_up_figure
-from subcloning.analysis.gaps import gaps_figure, gaps_table
 from subcloning.analysis.speedup import best_settings
 from subcloning.analysis.style import COLOURS, LABELS
 from subcloning.analysis.tuning import effort, effort_text, tuning_figure, tuning_table
@@ -140,7 +140,7 @@ def test_what_is_not_known_is_refused_and_not_left_out():
             make(runs, TOKENS)
     with pytest.raises(SubcloningError, match=r"\['mine'\], which LABELS"):
         tuning_table(runs, TOKENS)
-    with pytest.raises(SubcloningError, match=r"\['tenth_width'\], which CASES in analysis/gaps.py"):
+    with pytest.raises(SubcloningError, match=r"\['tenth_width'\], which CASES in analysis/cases.py"):
         gaps_table(losses(ARMS).assign(case="tenth_width"), TOKENS)
     with pytest.raises(SubcloningError, match="no runs with init=subclone"):
         comparisons(losses({"random": [4.0]}), TOKENS)

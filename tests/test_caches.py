@@ -11,9 +11,9 @@ from tokenizers import pre_tokenizers
 from subcloning import SubcloningError
 from subcloning.data import contents as contents_module
 from subcloning.data.contents import contents, is_place, remembered
-from subcloning.data.corpus import Corpus
-from subcloning.data.sources import Hub, Stdlib, TextFiles
-from subcloning.data.tokenizer import END_OF_TEXT, Pretrained
+from subcloning.data.text.corpus import Corpus
+from subcloning.data.text.sources import Hub, Stdlib, TextFiles
+from subcloning.data.text.tokenizer import END_OF_TEXT, Pretrained
 
 OTHER = "holds another corpus: its text is .*, wanted .*Give this one a folder of its own, or remove that one"
 
@@ -181,7 +181,7 @@ def test_memory_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
 def test_shards_are_verified_once(corpus, tmp_path, monkeypatch):
     shard = next((tmp_path / "corpus").glob("train*.npy"))
     corpus()
-    monkeypatch.setattr("subcloning.data.corpus.sha256", lambda file: "0" if file.suffix == ".npy" else "manifest")
+    monkeypatch.setattr("subcloning.data.text.corpus.sha256", lambda file: "0" if file.suffix == ".npy" else "manifest")
     corpus()  # not read again
     os.utime(shard)
     with pytest.raises(SubcloningError, match="npy is damaged"):

@@ -13,9 +13,10 @@ from pytorch_lightning import Callback
 from safetensors.torch import load_file
 
 from subcloning import Plan, SubcloningError
-from subcloning.data.augment import BatchTransform, Recipe
+from subcloning.data.images.augment import BatchTransform, Recipe
+from subcloning.data.images.preprocessing import preprocessing_of
 from subcloning.training import run as run_module
-from subcloning.training.classification import ImageClassifier, TimmParent, preprocessing_of
+from subcloning.training.classification import ImageClassifier, TimmParent
 from subcloning.training.run import run
 
 MODEL = ["parent.model.embed_dim=16", "parent.model.num_heads=4", "parent.model.depth=2"]

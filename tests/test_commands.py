@@ -39,7 +39,7 @@ def test_prepare(config, capsys, tmp_path):
         (tmp_path / "text" / f"{n}.txt").write_text(f"Some text number {n}. " * 50)
     options = ["data=text_files", f"data.corpus.folder={tmp_path}/corpus", "processes=1"]
     options += [f"data.corpus.source.train={tmp_path}/text/*.txt", "data.corpus.source.validation_share=0.3"]
-    tokenizer = "{_target_: subcloning.data.tokenizer.TrainedBPE, vocab_size: 280}"
+    tokenizer = "{_target_: subcloning.data.text.tokenizer.TrainedBPE, vocab_size: 280}"
     prepare.main(
         compose("prepare", overrides=[*options, "~data.corpus.tokenizer", f"+data.corpus.tokenizer={tokenizer}"])
     )

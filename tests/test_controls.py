@@ -12,14 +12,14 @@ from test_properties import equal, pair, state
 from tiny import VARIANTS, gpt2, inputs, outputs, vit
 
 from subcloning import SubcloningError, apply_plan, make_plan, score, subclone
-from subcloning.analysis.controls import comparisons, controls_figure, controls_table
-from subcloning.analysis.gaps import CASES, gaps_figure, gaps_table
+from subcloning.analysis.cases import CASES, gaps_figure, gaps_table
+from subcloning.analysis.comparisons import comparisons, controls_figure, controls_table
 from subcloning.analysis.results import BEYOND, results
 from subcloning.analysis.speedup import Study
 from subcloning.analysis.studies import STUDIES
 from subcloning.analysis.verdicts import NOT, PARTLY, REPRODUCED, Evidence, better_in_all_cases, better_than
-from subcloning.anatomy import Anatomy
-from subcloning.controls import keep_only, match_spread
+from subcloning.method.anatomy import Anatomy
+from subcloning.method.controls import keep_only, match_spread
 
 variants = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -125,7 +125,7 @@ def test_each_control_is_compared_with_subclone_seed_by_seed():
     accuracy = controls_table(curves({"subclone": [10, 10], "random": [5, 5]}), STUDIES["digits"])
     assert accuracy["times as fast"].tolist() == ["2 [2, 2]"]
     assert accuracy["points better"].tolist() == ["+0.0 [+0.0, +0.0]"]
-    with pytest.raises(SubcloningError, match=r"\['first'\], which CONTROLS in analysis/controls.py does not have"):
+    with pytest.raises(SubcloningError, match=r"\['first'\], which CONTROLS in analysis/comparisons.py does not have"):
         comparisons(losses({"subclone": [4.0], "first": [5.0]}), TOKENS)
 
 

@@ -22,12 +22,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from subcloning import SubcloningError
-from subcloning.data.batches import TrainingBatches, ValidationBlocks, accumulation
-from subcloning.data.corpus import Corpus
-from subcloning.data.sources import Hub, Stdlib, TextFiles, by_hash
-from subcloning.data.text import TextData
-from subcloning.data.tokenizer import END_OF_TEXT, Pretrained, TrainedBPE
-from subcloning.data.tokens import Blocks, TokenStream, shuffled
+from subcloning.data.batches import accumulation
+from subcloning.data.text.corpus import Corpus
+from subcloning.data.text.datamodule import TextData
+from subcloning.data.text.sources import Hub, Stdlib, TextFiles, by_hash
+from subcloning.data.text.tokenizer import END_OF_TEXT, Pretrained, TrainedBPE
+from subcloning.data.text.tokens import Blocks, TokenStream, TrainingBatches, ValidationBlocks, shuffled
 
 WORDS = ["neuron", "head", "block", "parent", "child", "naïve", "\tindent", "日本", END_OF_TEXT, "scale"]
 
@@ -138,7 +138,7 @@ def test_formats_give_the_same_tokens(suffix, tmp_path):
 
 
 def test_long_documents_come_in_pieces_but_end_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("subcloning.data.sources.PIECE", 1000)
+    monkeypatch.setattr("subcloning.data.text.sources.PIECE", 1000)
     text = "\n".join(documents(10)) + "\n"
     (tmp_path / "book.txt").write_text(text)
     pieces = list(TextFiles(f"{tmp_path}/*.txt").read(([f"{tmp_path}/book.txt"], "train")))
@@ -150,9 +150,9 @@ def test_long_documents_come_in_pieces_but_end_once(tmp_path, monkeypatch):
 
 KILLED = """
 import sys
-from subcloning.data.corpus import Corpus
-from subcloning.data.sources import TextFiles
-from subcloning.data.tokenizer import TrainedBPE
+from subcloning.data.text.corpus import Corpus
+from subcloning.data.text.sources import TextFiles
+from subcloning.data.text.tokenizer import TrainedBPE
 source = TextFiles(sys.argv[2] + "/*.txt.xz", validation_share=0.2, separator="")
 Corpus(sys.argv[1], source, TrainedBPE(300), shard_mib=0.002).prepare(2)
 """
@@ -187,7 +187,7 @@ def test_kill_at_any_moment_and_go_on(texts, tmp_path):
 def test_changed_text_is_noticed_when_preparation_goes_on(texts, tmp_path, monkeypatch):
     write(tmp_path / "a.txt", documents())
     source = TextFiles(f"{tmp_path}/*.txt")
-    monkeypatch.setattr("subcloning.data.corpus.encode", lambda *args: 1 / 0)
+    monkeypatch.setattr("subcloning.data.text.corpus.encode", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         corpus(tmp_path / "c", source).prepare(1)
     monkeypatch.undo()

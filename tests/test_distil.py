@@ -9,7 +9,7 @@ from test_training import TINY, Interruption
 from torch import nn
 
 from subcloning import SubcloningError
-from subcloning.training.distil import Teacher
+from subcloning.training.distillation import Teacher
 from subcloning.training.run import run
 
 

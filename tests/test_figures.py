@@ -38,7 +38,7 @@ from subcloning.analysis.verdicts import (
     nearer_parent,
     without,
 )
-from subcloning.observe import hooked
+from subcloning.method.observe import hooked
 from subcloning.submit import expand
 from subcloning.training.run import run
 

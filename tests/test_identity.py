@@ -105,7 +105,7 @@ def test_a_run_goes_on_without_its_parent(stopped, trained):
 
 
 def test_other_data_in_the_same_place(stopped, monkeypatch):
-    from subcloning.data import digits
+    from subcloning.data.images import digits
 
     def darker():
         found = load()

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from subcloning import SubcloningError
-from subcloning.data.augment import Recipe
-from subcloning.data.cached import CachedImages
-from subcloning.data.image_sets import Folder, HubImages
-from subcloning.data.synthetic import folder as synthetic
+from subcloning.data.images.augment import Recipe
+from subcloning.data.images.cached import CachedImages
+from subcloning.data.images.sets import Folder, HubImages
+from subcloning.data.images.synthetic import folder as synthetic
 
 
 def images(root, seed=0, size=8):

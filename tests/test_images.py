@@ -11,13 +11,14 @@ from timm.data import create_transform
 from torch.utils.data import DataLoader
 
 from subcloning import SubcloningError
-from subcloning.data.augment import BatchTransform, Recipe, seed_all, shifted_and_flipped
-from subcloning.data.batches import Steps
-from subcloning.data.cached import CachedImages
-from subcloning.data.image_sets import Folder, HubImages
-from subcloning.data.images import EpochBatches, agreed
-from subcloning.data.streamed import StreamedImages
-from subcloning.data.synthetic import folder as synthetic
+from subcloning.data.batches import Steps, seed_all
+from subcloning.data.images.augment import BatchTransform, Recipe, shifted_and_flipped
+from subcloning.data.images.cached import CachedImages
+from subcloning.data.images.datamodule import EpochBatches
+from subcloning.data.images.preprocessing import agreed
+from subcloning.data.images.sets import Folder, HubImages
+from subcloning.data.images.streamed import StreamedImages
+from subcloning.data.images.synthetic import folder as synthetic
 
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 VIT = HALF | {"interpolation": "bicubic", "crop_pct": 0.9}

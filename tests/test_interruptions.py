@@ -131,7 +131,7 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(digits, during, monke
 def server():
     """Forks of a process without threads, which has the libraries: a fork of this one may find its locks taken."""
     server = multiprocessing.get_context("forkserver")
-    modules = ("training.run", "training.classification", "data.digits")
+    modules = ("training.run", "training.classification", "data.images.digits")
     server.set_forkserver_preload([f"subcloning.{name}" for name in modules])
     return server
 

@@ -19,8 +19,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, pipeline
 
 from subcloning import Plan, SubcloningError, subclone
-from subcloning.cost import training_flops
 from subcloning.training import run as run_module
+from subcloning.training.flops import training_flops
 from subcloning.training.language import GPT2Parent, LanguageModel, _sample
 from subcloning.training.run import run
 

@@ -10,8 +10,8 @@ from test_new_family import ResidualMLP, residual_mlp
 from tiny import VARIANTS, gpt2, inputs, outputs, randomise, vit
 
 from subcloning import Scores, SubcloningError, make_plan, score
-from subcloning.anatomy import Anatomy
-from subcloning.scores import STATISTICS
+from subcloning.method.anatomy import Anatomy
+from subcloning.method.scores import STATISTICS
 
 
 def summed(model, x):

@@ -7,7 +7,7 @@ from tiny import randomise
 from torch import nn
 
 from subcloning import Family, Probe, permute, register, score, subclone
-from subcloning.axes import FAMILIES
+from subcloning.method.axes import FAMILIES
 
 
 class Block(nn.Module):

@@ -10,10 +10,10 @@ from tiny import gpt2, inputs, randomise, vit
 from torch import nn
 
 from subcloning import Probe, SubcloningError, make_plan, score
-from subcloning.controls import match_spread
-from subcloning.observe import hooked
-from subcloning.refit import refit
-from subcloning.scores import STATISTICS
+from subcloning.method.controls import match_spread
+from subcloning.method.observe import hooked
+from subcloning.method.refit import refit
+from subcloning.method.scores import STATISTICS
 
 
 class ByKeyword(ResidualMLP):

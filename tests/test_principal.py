@@ -9,8 +9,8 @@ from tiny import VARIANTS, gpt2, inputs, outputs, randomise, vit
 from torch import nn
 
 from subcloning import Plan, SubcloningError, apply_plan, make_plan, score, subclone
-from subcloning.anatomy import Anatomy
-from subcloning.principal import Folded, is_centred, neuronwise, principal_map
+from subcloning.method.anatomy import Anatomy
+from subcloning.method.principal import Folded, is_centred, neuronwise, principal_map
 
 ROTATABLE = [name for name in VARIANTS if name != "vit_pre_norm"]
 EXACT = [name for name in ROTATABLE if name != "gpt2"]  # whose head is tied to the embedding

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from subcloning import SubcloningError
-from subcloning.data.augment import refuse_idle_recipe
+from subcloning.data.images.augment import refuse_idle_recipe
 from subcloning.training.run import run
 
 RECIPES = ["none", "plain", "cvnets", "deit"]

@@ -6,7 +6,7 @@ from test_properties import equal, state
 from tiny import VARIANTS, gpt2, inputs, vit
 
 from subcloning import SubcloningError, apply_plan, make_plan, score, subclone
-from subcloning.refit import refit
+from subcloning.method.refit import refit
 
 
 @pytest.mark.parametrize("select", ["importance", "principal"])

@@ -9,7 +9,7 @@ import torch
 from tiny import gpt2, inputs, vit
 
 from subcloning import Plan, SubcloningError, apply_plan, make_plan, score, subclone
-from subcloning.axes import Layout
+from subcloning.method.axes import Layout
 
 REFUSED = {
     "head size": (vit, {"heads": 2, "head_dim": 12}, r"qkv.weight, axis dim: the parent has 6 and the child 12.*head"),

@@ -5,7 +5,7 @@ import timm
 import torch
 from tiny import gpt2
 
-from subcloning.data.augment import BatchTransform, Recipe
+from subcloning.data.images.augment import BatchTransform, Recipe
 from subcloning.training.classification import ImageClassifier
 from subcloning.training.language import LanguageModel
 

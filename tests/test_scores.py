@@ -8,7 +8,7 @@ import torch.multiprocessing as mp
 from tiny import VARIANTS, gpt2, inputs, vit
 
 from subcloning import Scores, SubcloningError, make_plan, score
-from subcloning.anatomy import same_parent
+from subcloning.method.anatomy import same_parent
 
 
 def test_scores_are_mean_absolute_activations():

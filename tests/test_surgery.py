@@ -8,11 +8,11 @@ from tiny import gpt2, inputs, outputs, vit
 from torch import nn
 
 from subcloning import SubcloningError, apply_plan, make_plan, score, subclone
-from subcloning.anatomy import Anatomy
-from subcloning.axes import Layout
 from subcloning.files import load_tensors, save_tensors
-from subcloning.principal import is_centred, neuronwise, principal_map
-from subcloning.surgery import transplant
+from subcloning.method.anatomy import Anatomy
+from subcloning.method.axes import Layout
+from subcloning.method.principal import is_centred, neuronwise, principal_map
+from subcloning.method.surgery import transplant
 
 
 def state(model):

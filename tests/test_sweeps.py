@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
 from subcloning import SubcloningError
-from subcloning.sweeps import gpus, take_device
+from subcloning.training.sweeps import gpus, take_device
 
 
 @pytest.fixture

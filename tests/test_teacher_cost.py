@@ -6,7 +6,7 @@ import pytest
 from tiny import gpt2
 
 from subcloning import cost
-from subcloning.training.distil import Teacher
+from subcloning.training.distillation import Teacher
 from subcloning.training.language import LanguageModel
 
 OPTIM = {"tokens": 64, "validate_every": 32, "lr": 1e-3, "weight_decay": 0.1, "betas": [0.9, 0.95], "warmup_tokens": 0}

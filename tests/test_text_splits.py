@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from subcloning.data import sources
-from subcloning.data.sources import Hub, TextFiles
+from subcloning.data.text import sources
+from subcloning.data.text.sources import Hub, TextFiles
 
 LICENCE = "Permission is hereby granted, free of charge, to any person obtaining a copy of this text. " * 20
 

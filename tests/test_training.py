@@ -16,8 +16,8 @@ from pytorch_lightning import Callback
 
 from subcloning import Plan, SubcloningError
 from subcloning.collect import collect, from_folders
-from subcloning.data.augment import BatchTransform, Recipe
-from subcloning.families.vit import resized
+from subcloning.data.images.augment import BatchTransform, Recipe
+from subcloning.method.families.vit import resized
 from subcloning.training import run as run_module
 from subcloning.training.classification import ImageClassifier
 from subcloning.training.run import run

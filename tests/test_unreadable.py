@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from subcloning import SubcloningError
-from subcloning.data.augment import Recipe
-from subcloning.data.image_sets import Folder
-from subcloning.data.streamed import StreamedImages
+from subcloning.data.images.augment import Recipe
+from subcloning.data.images.sets import Folder
+from subcloning.data.images.streamed import StreamedImages
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import timm
 import torch
 from tiny import gpt2, inputs, randomise
 
-from subcloning.data.augment import BatchTransform, Recipe
 from subcloning.data.batches import validation_batches
-from subcloning.data.digits import Digits
+from subcloning.data.images.augment import BatchTransform, Recipe
+from subcloning.data.images.digits import Digits
 from subcloning.training.classification import ImageClassifier
 from subcloning.training.language import LanguageModel
 

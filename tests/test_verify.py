@@ -11,7 +11,7 @@ from tiny import VARIANTS, inputs, randomise, vit
 from torch import nn
 
 from subcloning import SubcloningError, score, verify
-from subcloning.axes import FAMILIES
+from subcloning.method.axes import FAMILIES
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -1,13 +1,14 @@
 """Weight subcloning (arXiv 2312.09299): a small transformer initialised from a larger pretrained one of its family."""
 
-from . import families  # noqa: F401  (registers the model families)
-from .axes import Family, Probe, SubcloningError, register
-from .child import subclone
-from .plan import Plan, make_plan
-from .scores import Scores
-from .scoring import score
-from .surgery import apply_plan, permute
-from .verification import verify
+from .errors import SubcloningError
+from .method import families  # noqa: F401  (registers the model families)
+from .method.axes import Family, Probe, register
+from .method.child import subclone
+from .method.plan import Plan, make_plan
+from .method.scores import Scores
+from .method.scoring import score
+from .method.surgery import apply_plan, permute
+from .method.verification import verify
 
 __all__ = [
     "Family",

@@ -19,7 +19,7 @@ import pandas as pd
 import yaml
 from transformers.utils import flatten_dict
 
-from .axes import SubcloningError
+from .errors import SubcloningError
 from .files import atomic
 from .training.folder import DATA_PLACES, IDENTITY, NOT_IDENTITY, PARENT_PLACES
 from .training.record import CURVE, read_json

@@ -30,8 +30,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from .axes import SubcloningError
-from .data.augment import refuse_idle_recipe
+from .data.images.augment import refuse_idle_recipe
+from .errors import SubcloningError
 from .files import atomic, locked
 from .training.record import SNAPSHOT, provenance, write_json
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from .axes import SubcloningError
+from .errors import SubcloningError
 from .files import atomic
-from .plan import Plan
-from .training.record import CURVE, SYNCED, read_json, wandb_id
+from .method.plan import Plan
+from .training.record import CURVE, SYNCED, plan_table, read_json, wandb_id
 
 
 def sync(folder: Path, mode: str = "online") -> int:
@@ -62,16 +62,6 @@ def sync_table(experiment: str, file: Path, mode: str = "online") -> None:
         project="subcloning", id=name.replace("/", "--"), name=name, resume="allow", dir=file.parent, mode=mode
     ) as run:
         run.log({"table": wandb.Table(dataframe=pd.read_csv(file))})
-
-
-def plan_table(plan: Plan):
-    """A W&B table of what the plan keeps of each axis."""
-    import wandb
-
-    rows = [
-        [key, old, new, plan.kept(key, limit=new) if key in plan.maps else ""] for key, (old, new) in plan.sizes.items()
-    ]
-    return wandb.Table(columns=["axis", "parent", "child", "kept"], data=rows)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from .sweeps import take_device
+from .training.sweeps import take_device
 
 
 @hydra.main(config_path="../../configs", config_name="train", version_base="1.3")

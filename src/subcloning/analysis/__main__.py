@@ -16,7 +16,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from ..axes import SubcloningError
+from ..errors import SubcloningError
 from ..files import atomic
 from .figures import ALIASES, FIGURES, blocks, scores
 from .parents import measure_blocks, measure_units

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import EngFormatter
 
-from ..axes import SubcloningError
+from ..errors import SubcloningError
 from .intervals import Interval, speed_up
 from .speedup import Study, arms, faster, limits, mean_final, times_to_target
 from .style import COLOURS, LABELS, SERIES, figure, known

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from .controls import controls_figure, controls_table
+from .cases import every_case, gaps_figure, gaps_table
+from .comparisons import controls_figure, controls_table
 from .convergence import convergence_figure, convergence_table, speed_up_figure
-from .gaps import every_case, gaps_figure, gaps_table
 from .parents import blocks_figure, correlations, magnitudes_figure, sorted_scores_figure
 from .results import BEYOND, results
 from .studies import STUDIES, fill, markdown, noted, write

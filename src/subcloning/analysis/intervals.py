@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from ..axes import SubcloningError
+from ..errors import SubcloningError
 
 LEVEL = 0.95
 

@@ -8,10 +8,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 
-from ..anatomy import Anatomy
-from ..observe import Call, hooked
-from ..scores import Scores
-from ..scoring import score
+from ..method.anatomy import Anatomy
+from ..method.observe import Call, hooked
+from ..method.scores import Scores
+from ..method.scoring import score
 from ..training.run import quieten
 from .style import figure, plain_log
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ..axes import SubcloningError
+from ..errors import SubcloningError
 from .intervals import Interval, speed_up
 
 SETTING = ["init", "lr", "weight_decay"]

@@ -10,7 +10,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from ..axes import SubcloningError
+from ..errors import SubcloningError
 from ..files import atomic
 from .intervals import Interval
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from ..axes import SubcloningError
+from ..errors import SubcloningError
 from .speedup import SETTING, Study, best_settings, settings
 from .style import COLOURS, LABELS, figure, known, plain_log
 from .text import quality_text, time_text

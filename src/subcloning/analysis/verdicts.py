@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from .cases import gaps
 from .convergence import BASELINE
-from .gaps import gaps
 from .intervals import Interval, difference
 from .parents import correlations
 from .speedup import Study, arms, best_settings, faster, final, times_to_target

@@ -1,6 +1,5 @@
 """Image classification with a timm model."""
 
-import json
 from pathlib import Path
 
 import timm
@@ -8,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
 from pytorch_lightning import LightningModule
-from timm.data import resolve_data_config
 from timm.models import save_for_hf
 from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
@@ -17,12 +15,12 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
-from ..axes import SubcloningError
-from ..data.augment import BatchTransform
-from ..data.images import ImageData
-from ..families import vit
-from .distil import Teacher
-from .sharded import shard
+from ..data.images.augment import BatchTransform
+from ..data.images.datamodule import ImageData
+from ..errors import SubcloningError
+from ..method.families import vit
+from .distillation import Teacher
+from .fsdp import shard
 from .weights import contents, hub_commit, local
 
 
@@ -219,14 +217,3 @@ class TimmParent:
     def export(self, model: nn.Module, folder: Path, data: ImageData) -> None:
         """Save for plain timm."""
         save_for_hf(model, folder, safe_serialization=True, data_config=data.preprocessing)
-
-
-def preprocessing_of(model: dict, weights: dict | None) -> dict:
-    """timm's data config of a parent given as to `TimmParent`: of one of our runs its own, else what timm knows."""
-    path = (weights or {}).get("checkpoint_path")
-    file = path and Path(path).with_name("config.json")
-    if file and file.exists():
-        known = json.loads(file.read_text())["pretrained_cfg"]
-    else:
-        known = timm.get_pretrained_cfg(model["model_name"]).to_dict()
-    return resolve_data_config(pretrained_cfg=known)

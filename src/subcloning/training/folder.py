@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from transformers.utils import flatten_dict
 
-from ..axes import SubcloningError
+from ..errors import SubcloningError
 from ..files import atomic, locked
 from .interruptions import LAST, PREVIOUS, StopAtStep, newest_checkpoint
 from .record import SYNCED, WANDB_ID, read_json

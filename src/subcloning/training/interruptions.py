@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from ..axes import SubcloningError
+from ..errors import SubcloningError
 from ..files import atomic
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"

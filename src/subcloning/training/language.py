@@ -14,11 +14,11 @@ from torchmetrics import MeanMetric
 from transformers import AttentionInterface, GPT2Config, GPT2LMHeadModel, get_cosine_schedule_with_warmup
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from ..axes import SubcloningError
-from ..cost import peak_flops, training_flops
-from ..families import gpt2
-from .distil import Teacher
-from .sharded import shard
+from ..errors import SubcloningError
+from ..method.families import gpt2
+from .distillation import Teacher
+from .flops import peak_flops, training_flops
+from .fsdp import shard
 from .weights import contents, hub_commit, local
 
 # Blocks of text need no mask but the causal one. Under its own name "sdpa" finds that out from the position ids at each

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 
-from ..axes import SubcloningError
+from ..errors import SubcloningError
 from .interruptions import Interrupted
 
 _calls = itertools.count()

@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 from pytorch_lightning import Callback
 
-from ..axes import SubcloningError
+from ..errors import SubcloningError
 from ..files import atomic
+from ..method.plan import Plan
 
 SNAPSHOT = "snapshot.json"  # beside src, in a copy of the code: what it is a copy of
 WANDB_ID, SYNCED = "wandb_id", "synced-"  # files that say under which id W&B has a run, and how much of it
@@ -62,6 +63,16 @@ def wandb_id(folder: Path, run: str) -> str:
         with atomic(file) as temporary:
             temporary.write_text(f"{run.replace('/', '--')[:119]}-{uuid.uuid4().hex[:8]}\n")  # 128 letters at most
     return file.read_text().strip()
+
+
+def plan_table(plan: Plan):
+    """A W&B table of what the plan keeps of each axis."""
+    import wandb
+
+    rows = [
+        [key, old, new, plan.kept(key, limit=new) if key in plan.maps else ""] for key, (old, new) in plan.sizes.items()
+    ]
+    return wandb.Table(columns=["axis", "parent", "child", "kept"], data=rows)
 
 
 def provenance(data: dict) -> dict:

@@ -18,16 +18,16 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
-from ..data.augment import refuse_idle_recipe, seed_all
-from ..data.batches import accumulation
+from ..data.batches import accumulation, seed_all
+from ..data.images.augment import refuse_idle_recipe
 from ..files import atomic
-from ..plan import make_plan
-from .distil import Teacher
+from ..method.plan import make_plan
+from .distillation import Teacher
 from .folder import Begun, claimed, uses_parent
+from .initialise import Start
 from .interruptions import LAST, PREVIOUS, SafeCheckpoints, StopAtStep
 from .ranks import from_rank_zero, start_ranks
 from .record import History, Throughput, provenance, record_start, wandb_id, write_json
-from .start import Start
 
 
 def run(cfg: DictConfig) -> dict:

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from ..axes import SubcloningError
+from ..errors import SubcloningError
 
 MIB = 2**20
 

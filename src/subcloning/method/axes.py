@@ -1,0 +1,140 @@
+"""Named axes: a model family is a table from parameter names to the axes of each tensor.
+
+The notation is that of einops, with an arrow from fan-in to fan-out:
+
+    "pos_embed":                      "1 token residual"
+    "blocks.{block}.attn.qkv.weight": "(qkv head dim) <- residual"
+    "blocks.{block}.mlp.fc1.bias":    "hidden"
+
+Parentheses join axes that share one dimension. An arrow marks the axes that the layer sums over (its fan-in): those are
+the tensors that scaling applies to. `{block}` stands for a block's number. An axis that also occurs outside the blocks
+(`residual`) is shared by the whole network; one that occurs only inside them (`head`, `hidden`) is each block's own.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from torch import nn
+
+from ..errors import SubcloningError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The axes of one tensor, parsed from its notation.
+
+    `dims` has one tuple of axis names per tensor dimension; `fan_in` names the axes that the layer sums over.
+    """
+
+    text: str
+    dims: tuple[tuple[str, ...], ...]
+    fan_in: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Layout":
+        sides = re.split("<-|->", text)
+        if len(sides) > 2 or not all(re.fullmatch(r"(\s*(\w+|\(\s*\w+(\s+\w+)*\s*\)))+\s*", side) for side in sides):
+            raise SubcloningError(f"axes {text!r}: expected names and (groups of names), with at most one <- or ->")
+        if numbers := [axis for axis in re.findall(r"\w+", text) if axis.isdigit() and axis != "1"]:
+            raise SubcloningError(
+                f"axes {text!r}: the only number that may stand for an axis is 1, name the {numbers[0]}"
+            )
+        dims = [tuple(group.strip("()").split()) for group in re.findall(r"\([^)]*\)|\w+", text)]
+        fan_in = "" if len(sides) == 1 else sides[1] if "<-" in text else sides[0]
+        return cls(text, tuple(dims), tuple(axis for axis in re.findall(r"\w+", fan_in) if axis != "1"))
+
+    @property
+    def einops(self) -> str:
+        """The layout without its arrow, one side of an einops expression."""
+        return " ".join(f"({' '.join(dim)})" if len(dim) > 1 else dim[0] for dim in self.dims)
+
+    @property
+    def outputs(self) -> "Layout":
+        """The side of the arrow that is not fan-in."""
+        sides = re.split("<-|->", self.text)
+        return Layout.parse(sides[0] if "<-" in self.text else sides[-1])
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return tuple(axis for dim in self.dims for axis in dim)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Where an axis is scored: the `input` or `output` of a module, whose last dimension has the given `axes`."""
+
+    module: str
+    side: Literal["input", "output"]
+    axes: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of transformer, described completely by tables (see `families/`).
+
+    model_class: full dotted name of the class, so that describing a library does not import it.
+    table: parameter name -> axes, in the notation above.
+    probes: axis -> where its activations are read. These axes can be cut; all others are kept whole.
+    points: axis -> other places to read it at, by name; several probes of one block are averaged.
+    inner_sizes: model -> sizes that tensor shapes alone do not tell, such as `dim` (the head dimension).
+    scoring_kwargs: extra arguments of the forward pass while scoring.
+    tied: tensor that may share another's values -> tensors that can take its scaling instead, since a factor on the
+        shared values would reach the other use too. For a head tied to the embedding: those of the norm before it.
+        Tensors that are shared in any other way are refused.
+    norms: each norm of the residual stream -> the linear layers that read its output, into which its gain folds. With
+        `gains`, what a rotation of the stream needs (see `principal`); without them only selection is offered.
+    gains: per-neuron gain on a layer that writes to the stream (LayerScale) -> that layer.
+    unsupported, unrotatable: model -> why this variant, whose tensors may have the same names, computes something else
+        than the tables say, or looks at single neurons of the stream where no gain is; "" where it does not.
+    """
+
+    name: str
+    model_class: str
+    table: Mapping[str, str]
+    probes: Mapping[str, Probe]
+    inner_sizes: Callable[[nn.Module], dict[str, int]]
+    points: Mapping[str, Mapping[str, tuple[Probe, ...]]] = field(default_factory=dict)
+    scoring_kwargs: Mapping[str, object] = field(default_factory=dict)
+    tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    norms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    gains: Mapping[str, str] = field(default_factory=dict)
+    unsupported: Callable[[nn.Module], str] = lambda model: ""
+    unrotatable: Callable[[nn.Module], str] = lambda model: ""
+
+    @cached_property
+    def rows(self) -> dict[str, tuple[re.Pattern, Layout]]:
+        def pattern(name):
+            return re.compile(re.escape(name).replace(r"\{block\}", r"(?P<block>\d+)"))
+
+        return {name: (pattern(name), Layout.parse(axes)) for name, axes in self.table.items()}
+
+    @cached_property
+    def shared(self) -> frozenset[str]:
+        """Axes that have one meaning in the whole network, not one per block."""
+        return frozenset(a for name, (_, layout) in self.rows.items() if "{block}" not in name for a in layout.axes)
+
+    def key(self, axis: str, block: int | None) -> str:
+        """The name under which sizes, scores and maps are kept: `residual`, but `head.3`."""
+        return axis if axis in self.shared or block is None else f"{axis}.{block}"
+
+
+FAMILIES: dict[str, Family] = {}
+
+
+def register(family: Family) -> Family:
+    """Make `family` known, so that models of its class (and subclasses) can be subcloned."""
+    FAMILIES[family.model_class] = family
+    return family
+
+
+def family_of(model: nn.Module) -> Family:
+    for cls in type(model).__mro__:
+        if family := FAMILIES.get(f"{cls.__module__}.{cls.__qualname__}"):
+            return family
+    raise SubcloningError(
+        f"no model family for {type(model).__name__}; known classes: {', '.join(sorted(FAMILIES))}. "
+        "Pass the plain model, not a DDP, compiled or Lightning wrapper, or register() a Family for it."
+    )

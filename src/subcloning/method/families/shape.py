@@ -1,0 +1,28 @@
+"""The shape of a child, in heads and blocks, from what a destination says."""
+
+from math import isclose
+
+from ...errors import SubcloningError
+
+
+def heads_and_blocks(
+    parent_heads: int,
+    parent_blocks: int,
+    *,
+    width: float = 1.0,
+    depth: float = 1.0,
+    heads: int | None = None,
+    blocks: int | None = None,
+) -> tuple[int, int]:
+    """(heads, blocks) of a child: `heads` and `blocks` as given, else `width` and `depth` times the parent's.
+
+    The depth is rounded; raises SubcloningError where the width is not a whole number of heads.
+    """
+    if heads is None:
+        heads = round(parent_heads * width)
+        if heads < 1 or not isclose(heads, parent_heads * width, abs_tol=0.01):
+            raise SubcloningError(
+                f"width={width} of {parent_heads} heads is {parent_heads * width:g}: heads keep their size, so choose "
+                "a width that gives a whole number of them"
+            )
+    return heads, max(1, round(parent_blocks * depth)) if blocks is None else blocks

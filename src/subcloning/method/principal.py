@@ -1,0 +1,137 @@
+"""Principal subcloning: the child keeps principal directions of its parent's residual stream, not some neurons of it.
+
+A rotation of the residual stream leaves a model's outputs as they are if all layers that write to the stream and all
+that read it are rotated with it, and if nothing between them looks at single neurons. Two things do. The norms' gains
+are first folded into the layers that read them. LayerNorm's mean is kept by the rotation:
+
+    V = Q U' + 1 1' / sqrt(d d')        (child size d', parent size d), orthonormal rows
+
+U (d, d' - 1) are the leading eigenvectors of the normalised stream's covariance, all orthogonal to the ones vector 1
+since LayerNorm takes the mean away; Q (d', d' - 1) is an orthonormal basis of what is orthogonal to 1 in the child's
+stream. So V maps mean to mean, and the child's norms centre as the parent's do. Where all norms are RMSNorm, V is U' of
+d' eigenvectors.
+
+The covariance is `Scores.stream`, V a plan's map of `residual`: `surgery` multiplies by it, where it otherwise
+selects. Each layer that reads a norm is scaled by sqrt(d / d'), which is exact here, and by the root of the share of
+the stream's energy that V keeps, since the child's norms stretch what is left of the stream to full length.
+"""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import SubcloningError
+from .anatomy import Anatomy
+from .axes import Family
+
+
+def neuronwise(family: Family) -> set[str]:
+    """The rows of the family's table that are gains on single neurons of the stream."""
+    return {*(f"{norm}.weight" for norm in family.norms), *family.gains}
+
+
+def is_centred(anatomy: Anatomy) -> bool:
+    """Whether any of the model's norms subtracts the stream's mean: told by calling them, whatever their class."""
+
+    def ignores_mean(norm: nn.Module) -> bool:
+        weight = norm.weight.detach()
+        if weight.is_meta:
+            raise SubcloningError("the parent is on the meta device and has no values: build it on a real device")
+        x = torch.randn(4, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
+        moved, size = (norm(x + 1) - norm(x)).norm(), (norm(x) - norm(-x)).norm()
+        return bool(moved < 0.1 * size)
+
+    with torch.no_grad():
+        return any(ignores_mean(anatomy.model.get_submodule(norm)) for norm in anatomy.norms)
+
+
+def principal_map(stream: Tensor, size: int, keep_mean: bool) -> tuple[Tensor, float]:
+    """V, float32 (size, d), for the covariance `stream` (d, d), and the share of the stream's energy that it keeps.
+
+    keep_mean: whether the mean direction is kept as such, as LayerNorm needs.
+    """
+    stream = stream.double()
+    mean, small = (torch.full((n, 1), n**-0.5, dtype=stream.dtype) for n in (len(stream), size))  # of length one
+    if keep_mean:
+        centre = torch.eye(len(stream), dtype=stream.dtype) - mean @ mean.T
+        stream = centre @ stream @ centre
+    total, count = stream.trace(), size - keep_mean
+    # The mean direction has the eigenvalue 0 now, and perhaps not alone: lowered, it surely comes last.
+    values, vectors = torch.linalg.eigh(stream - total * mean @ mean.T if keep_mean else stream)
+    rows, energy = vectors.flip(1)[:, :count].T, values.flip(0)[:count].sum() / total
+    if keep_mean:
+        basis = torch.linalg.qr(torch.cat([small, torch.eye(size, dtype=stream.dtype)[:, 1:]], dim=1)).Q[:, 1:]
+        rows = basis @ rows + small @ mean.T
+    return rows.float().contiguous(), float(energy)
+
+
+class Folded:
+    """The tensors of a model with `parent`'s outputs in which no gain acts on single neurons of the residual stream.
+
+    One at a time, so that no second parent is held; in float32 or better, to be rounded once, in the child.
+
+    tied: names of heads that are tied to the embedding where the tensors go. These cannot take their norm's gain, which
+        is replaced by its mean: an approximation, as good as that gain is even.
+    """
+
+    def __init__(self, parent: Anatomy, tied: Collection[str] = ()):
+        self.parent = parent
+        self.norms = parent.norms
+        self.averaged = {
+            norm for norm, readers in self.norms.items() if {f"{reader}.weight" for reader in readers} & {*tied}
+        }
+        self.norm_of = {reader: norm for norm in self.norms if norm not in self.averaged for reader in self.norms[norm]}
+        blocks = range(parent.depth)
+        gains = {w.format(block=b): row.format(block=b) for row, w in parent.family.gains.items() for b in blocks}
+        self.gain_of = {writer: gain for writer, gain in gains.items() if gain in parent.tensors}
+
+    def has_bias(self, layer: str) -> bool:
+        return f"{layer}.bias" in self.parent.aliases
+
+    def loses_bias(self, norm: str) -> bool:
+        """Whether the norm has a bias that some layer which reads it has no bias to take."""
+        return norm not in self.averaged and self.has_bias(norm) and not all(map(self.has_bias, self.norms[norm]))
+
+    def raw(self, name: str) -> Tensor:
+        tensor = self.parent[name].detach()
+        return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor of that name; a new one, or the parent's own where folding does not change it."""
+        layer, _, kind = name.rpartition(".")
+        tensor = self.raw(name)
+        if name in self.gain_of.values():
+            return torch.ones_like(tensor)
+        if layer in self.gain_of:
+            return self._along_residual(name, tensor, self.raw(self.gain_of[layer]))
+        if layer in self.averaged:
+            return tensor.mean().expand_as(tensor) if kind == "weight" else tensor
+        if layer in self.norms:
+            return torch.ones_like(tensor) if kind == "weight" else torch.zeros_like(tensor)
+        if layer in self.norm_of and kind == "weight":
+            return self._along_residual(name, tensor, self._gain(self.norm_of[layer]))
+        if layer in self.norm_of and self.has_bias(norm := self.norm_of[layer]) and not self.loses_bias(norm):
+            return tensor + self.constant(layer)
+        return tensor
+
+    def constant(self, reader: str) -> Tensor:
+        """(outputs,): what the bias of the norm before it adds to what the layer `reader` puts out."""
+        name = f"{reader}.weight"
+        return self.raw(name).movedim(self._residual_dim(name), -1) @ self.raw(f"{self.norm_of[reader]}.bias")
+
+    def _gain(self, norm: str) -> Tensor:
+        gain = self.raw(f"{norm}.weight")
+        if not self.loses_bias(norm):
+            return gain
+        # Its bias is to be made from the folded columns, which must not vanish.
+        least = 0.01 * gain.square().mean().sqrt()
+        return torch.where(gain.abs() < least, torch.where(gain < 0, -least, least), gain)
+
+    def _residual_dim(self, name: str) -> int:
+        _, _, layout = self.parent.row_of(name)
+        return layout.dims.index(("residual",))
+
+    def _along_residual(self, name: str, tensor: Tensor, gain: Tensor) -> Tensor:
+        dim = self._residual_dim(name)
+        return (tensor.movedim(dim, -1) * gain).movedim(-1, dim)
