@@ -11,8 +11,9 @@ import yaml
 from subcloning import SubcloningError
 from subcloning.analysis.cases import every_case
 from subcloning.analysis.convergence import convergence_table
-from subcloning.analysis.speedup import Study, best_settings, settings, time_to_target
-from subcloning.analysis.studies import STUDIES, fill, report
+from subcloning.analysis.speedup import best_settings, settings, time_to_target
+from subcloning.analysis.studies import fill, report
+from subcloning.analysis.study import STUDIES, Study
 from subcloning.analysis.tuning import tuning_table
 
 ROOT = Path(__file__).parents[1]

@@ -15,8 +15,7 @@ from subcloning import SubcloningError, apply_plan, make_plan, score, subclone
 from subcloning.analysis.cases import CASES, gaps_figure, gaps_table
 from subcloning.analysis.comparisons import comparisons, controls_figure, controls_table
 from subcloning.analysis.results import BEYOND, results
-from subcloning.analysis.speedup import Study
-from subcloning.analysis.studies import STUDIES
+from subcloning.analysis.study import STUDIES, Study
 from subcloning.analysis.verdicts import NOT, PARTLY, REPRODUCED, Evidence, better_in_all_cases, better_than
 from subcloning.method.anatomy import Anatomy
 from subcloning.method.controls import keep_only, match_spread

@@ -7,7 +7,7 @@ import pytest
 
 from subcloning import collect, demo
 from subcloning.analysis import __main__ as analysis
-from subcloning.analysis.studies import STUDIES
+from subcloning.analysis.study import STUDIES
 from subcloning.submit import expand
 from subcloning.training.run import run
 

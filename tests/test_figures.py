@@ -21,8 +21,7 @@ from subcloning.analysis.__main__ import everything, measure
 from subcloning.analysis.figures import FIGURES, evidence
 from subcloning.analysis.parents import CHANGES, correlations
 from subcloning.analysis.results import CLAIMS, results
-from subcloning.analysis.speedup import Study
-from subcloning.analysis.studies import STUDIES
+from subcloning.analysis.study import STUDIES, Study
 from subcloning.analysis.verdicts import (
     BIGGER,
     NOT,

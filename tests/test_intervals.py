@@ -6,7 +6,7 @@ import pytest
 
 from subcloning import SubcloningError
 from subcloning.analysis.intervals import Interval, difference, speed_up
-from subcloning.analysis.studies import STUDIES
+from subcloning.analysis.study import STUDIES
 from subcloning.analysis.text import gain_text, ratio_text
 
 TRIALS = 1000

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from .errors import SubcloningError
 
+ROOT = Path(__file__).parents[2]  # the checkout, which has configs/ and experiments/
+
 
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:

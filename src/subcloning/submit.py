@@ -32,10 +32,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from .data.images.augment import refuse_idle_recipe
 from .errors import SubcloningError
-from .files import atomic, locked
+from .files import ROOT, atomic, locked
 from .training.record import SNAPSHOT, provenance, write_json
 
-ROOT = Path(__file__).parents[2]
 SWEEPS = "_sweeps"
 
 

@@ -6,10 +6,9 @@ Reads experiments/STUDY/grid.csv (or FOLDER/grid.csv) and judges it as the study
 import argparse
 from pathlib import Path
 
-import pandas as pd
-
+from .analysis.runs import read_runs
 from .analysis.speedup import best_settings
-from .analysis.studies import STUDIES
+from .analysis.study import STUDIES
 
 
 def main() -> None:
@@ -17,7 +16,7 @@ def main() -> None:
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("--folder", type=Path, help="where grid.csv is (default: experiments/STUDY)")
     args = parser.parse_args()
-    grid = pd.read_csv((args.folder or Path("experiments") / args.study) / "grid.csv")
+    grid = read_runs((args.folder or Path("experiments") / args.study) / "grid.csv")
     for init, row in best_settings(grid, STUDIES[args.study]).iterrows():
         print(f"tuned.{init}.lr={row['lr']:g} tuned.{init}.weight_decay={row['weight_decay']:g}")
 

@@ -17,10 +17,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from ..errors import SubcloningError
-from ..files import atomic
+from ..files import ROOT, atomic
 from .figures import ALIASES, FIGURES, blocks, scores
 from .parents import measure_blocks, measure_units
-from .studies import STUDIES, fill, report
+from .studies import fill, report
+from .study import STUDIES
 
 # Figure -> (what is measured of a parent, its folder, what draws it).
 OF_PARENTS = {
@@ -61,7 +62,7 @@ def main() -> None:
     name = ALIASES.get(args.name, args.name)
     root = args.folder or Path("experiments")
     if args.overrides:
-        with initialize_config_dir(str(Path(__file__).parents[3] / "configs"), version_base="1.3"):
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
             cfg = compose("train", overrides=args.overrides)
         print(measure(name, cfg, args.folder or Path(cfg.runs) / "analysis"))
     elif name is None:

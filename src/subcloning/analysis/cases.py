@@ -3,7 +3,8 @@
 import pandas as pd
 
 from .comparisons import REFERENCE, comparisons
-from .speedup import Study, arms, final, mean_final
+from .speedup import arms, final, mean_final
+from .study import Study
 from .style import COLOURS, LABELS, error_bars, figure, known
 from .text import gain_scale, gain_text, mean_text, reached_text
 from .tuning import effort

@@ -6,7 +6,8 @@ from matplotlib.ticker import MaxNLocator
 
 from ..errors import SubcloningError
 from .intervals import difference
-from .speedup import Study, arms, faster, final, mean_final
+from .speedup import arms, faster, final, mean_final
+from .study import Study
 from .style import COLOURS, error_bars, figure, known, plain_log
 from .text import gain_scale, gain_text, mean_text, quality_text, ratio_text, reached_text
 from .tuning import effort

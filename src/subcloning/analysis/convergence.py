@@ -6,7 +6,8 @@ from matplotlib.ticker import EngFormatter
 
 from ..errors import SubcloningError
 from .intervals import Interval, speed_up
-from .speedup import Study, arms, faster, limits, mean_final, times_to_target
+from .speedup import arms, faster, limits, mean_final, times_to_target
+from .study import Study
 from .style import COLOURS, LABELS, SERIES, figure, known
 from .text import mean_text, ratio_text, reached_text, target_text, time_text
 from .tuning import effort

@@ -10,7 +10,8 @@ from .comparisons import controls_figure, controls_table
 from .convergence import convergence_figure, convergence_table, speed_up_figure
 from .parents import blocks_figure, correlations, magnitudes_figure, sorted_scores_figure
 from .results import BEYOND, results
-from .studies import STUDIES, fill, markdown, noted, write
+from .studies import fill, markdown, noted, write
+from .study import STUDIES
 from .style import save
 from .tuning import best_table, tuning_figure, tuning_table
 from .verdicts import BIGGER, Evidence

@@ -1,39 +1,14 @@
 """How much faster? What a study is judged by, its arms, and their times to a target."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from ..errors import SubcloningError
 from .intervals import Interval, speed_up
+from .study import Study
 
 SETTING = ["init", "lr", "weight_decay"]
-
-
-@dataclass(frozen=True)
-class Study:
-    """What a study's runs are judged by.
-
-    time, metric: columns of its runs.csv; a metric whose name ends in `loss` counts downwards.
-    target: the early target, a value of `metric`.
-    tuned_for: each arm's learning rate and weight decay are those with the shortest time to the early target, or those
-        with the best value at the end.
-    shown: times at which the table gives the metric.
-    """
-
-    time: str
-    metric: str
-    target: float
-    tuned_for: Literal["time", "final"]
-    shown: tuple[int, ...]
-
-    @property
-    def sign(self) -> int:
-        """Times the metric: larger is better."""
-        return -1 if self.metric.endswith("loss") else 1
 
 
 def whole(runs: pd.DataFrame, study: Study) -> pd.DataFrame:

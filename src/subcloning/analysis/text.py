@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from .intervals import Interval
-from .speedup import Study, limits, times_to_target
+from .speedup import limits, times_to_target
+from .study import Study
 
 
 def quality_text(value: float, study: Study, digits: int = 1) -> str:

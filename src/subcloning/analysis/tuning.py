@@ -8,7 +8,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from ..errors import SubcloningError
-from .speedup import SETTING, Study, best_settings, settings
+from .speedup import SETTING, best_settings, settings
+from .study import Study
 from .style import COLOURS, LABELS, figure, known, plain_log
 from .text import quality_text, time_text
 

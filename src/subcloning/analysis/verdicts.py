@@ -10,7 +10,8 @@ from .cases import gaps
 from .convergence import BASELINE
 from .intervals import Interval, difference
 from .parents import correlations
-from .speedup import Study, arms, best_settings, faster, final, times_to_target
+from .speedup import arms, best_settings, faster, final, times_to_target
+from .study import Study
 from .text import gain_scale, gain_text, mean_text, ratio_text, target_text
 
 REPRODUCED, PARTLY, NOT, WAITING = "reproduced", "partly", "not reproduced", "not yet run"

@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning import Callback
 
 from ..errors import SubcloningError
-from ..files import atomic
+from ..files import ROOT, atomic
 from ..method.plan import Plan
 
 SNAPSHOT = "snapshot.json"  # beside src, in a copy of the code: what it is a copy of
@@ -77,7 +77,7 @@ def plan_table(plan: Plan):
 
 def provenance(data: dict) -> dict:
     """Code revision, package versions and hardware, and what the `data` were."""
-    root = Path(__file__).parents[3]
+    root = ROOT
 
     def git(*args):
         if not shutil.which("git"):

@@ -1,0 +1,70 @@
+"""What a study is: its folder below experiments/ says it in study.yaml."""
+
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from ..errors import SubcloningError
+from ..files import ROOT
+
+SCALES = ("mini", "small", "paper")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study's runs are judged by.
+
+    time, metric: columns of its runs; a metric whose name ends in `loss` counts downwards.
+    target: the early target, a value of `metric`. In study.yaml, that of a loss is given as perplexity.
+    tuned_for: each arm's learning rate and weight decay are those with the shortest time to the early target, or those
+        with the best value at the end.
+    shown: times at which the table gives the metric.
+    name, label: its folder, and what tables call it. scale: mini (`make study-mini`), small or paper.
+    parent: of configs/parent, whose blocks and units are measured; None where another study has the same one.
+    """
+
+    time: str
+    metric: str
+    target: float
+    tuned_for: Literal["time", "final"]
+    shown: tuple[int, ...]
+    name: str = ""
+    label: str = ""
+    scale: Literal["mini", "small", "paper"] = "mini"
+    parent: str | None = None
+
+    @property
+    def sign(self) -> int:
+        """Times the metric: larger is better."""
+        return -1 if self.metric.endswith("loss") else 1
+
+    @classmethod
+    def load(cls, folder: Path) -> "Study":
+        """The study in `folder`, from its study.yaml."""
+        file = folder / "study.yaml"
+        known = yaml.safe_load(file.read_text())
+        needed = {"label", "scale", "time", "metric", "target", "tuned_for", "shown"}
+        names = {field.name for field in fields(cls)} - {"name"}
+        if not isinstance(known, dict) or not needed <= set(known) <= names:
+            raise SubcloningError(
+                f"{file} has {sorted(known or {})}: expected {', '.join(sorted(needed))}, and if need be "
+                f"{', '.join(sorted(names - needed))}"
+            )
+        if not (folder / "run.sh").exists():
+            raise SubcloningError(f"{folder} has no run.sh: a study's folder says how it is run")
+        target = math.log(known["target"]) if known["metric"].endswith("loss") else known["target"]
+        return cls(**known | {"name": folder.name, "shown": tuple(known["shown"]), "target": target})
+
+
+def load_studies(root: Path = ROOT / "experiments") -> dict[str, Study]:
+    """Each study by its folder's name, from the larger to the smaller scale of evidence, in a fixed order."""
+    found = [Study.load(file.parent) for file in sorted(root.glob("*/study.yaml"))]
+    return {
+        study.name: study for study in sorted(found, key=lambda study: ("mini", "small", "paper").index(study.scale))
+    }
+
+
+STUDIES = load_studies()
