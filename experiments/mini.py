@@ -24,7 +24,7 @@ def decay(init: str, lr: str, *others: str) -> list[str]:
 
 
 def gaps(part: str, case: str, *options: str) -> list[str]:
-    return train(f"gaps_gpt2_stdlib{part}", *SWEEP, f"case={case}", *options)
+    return train(f"cases_gpt2_stdlib{part}", *SWEEP, f"case={case}", *options)
 
 
 PARTS = (
@@ -32,7 +32,7 @@ PARTS = (
     "score_branch,score_normalised,score_activation,embeddings_only,blocks_only,spread_only"
 )
 BETTER = "principal_taylor,principal_refit,principal_taylor_refit,principal_no_scaling,subclone_refit"
-BLOCKS = "lose_first_blocks,lose_last_blocks,lose_spread_blocks,lose_least_blocks,principal_spread_blocks"
+BLOCKS = "lose_first_blocks,lose_last_blocks,lose_uniform_blocks,lose_least_blocks,principal_uniform_blocks"
 LOW = (  # at the lowest of three learning rates on digits
     "subclone,random_subset,important_head_only,important_hidden_only,score_taylor,score_activation,score_branch,"
     "score_variance,score_normalised,subclone_no_scaling,subclone_refit,principal_refit,principal_taylor_refit"
@@ -120,7 +120,7 @@ STEPS = [
     (5, gaps("_grid", "fourfold_budget", "init=subclone")),
     (4, gaps("_grid", "fourfold_budget", "init=random", "optim.lr=1e-3,2e-3")),
     (5, gaps("_grid", "fourfold_budget", "init=principal", "optim.lr=1e-3,2e-3")),
-    (0, collect("gaps_gpt2_stdlib_grid", "gaps", "gpt2_stdlib_grid")),
+    (0, collect("cases_gpt2_stdlib_grid", "gaps", "gpt2_stdlib_grid")),
     (11, gaps("", "quarter_budget", f"init=random,subclone,principal,{PARTS},{BETTER}")),
     (3, gaps("", "quarter_width")),
     (5, gaps("", "three_quarters_width", "init=subclone,principal")),
@@ -129,7 +129,7 @@ STEPS = [
     (2, gaps("", "full_width_1_block", "init=random,subclone")),
     (18, gaps("", "fourfold_budget")),
     (9, gaps("", "middle_parent,early_parent,random_parent", "init=subclone,principal")),
-    (0, collect("gaps_gpt2_stdlib", "gaps", "gpt2_stdlib")),
+    (0, collect("cases_gpt2_stdlib", "gaps", "gpt2_stdlib")),
     (4, train("distill_gpt2_stdlib_grid", *SWEEP)),
     (0, collect("distill_gpt2_stdlib_grid", "gaps", "gpt2_stdlib_distilled_grid")),
     (5, train("distill_gpt2_stdlib", *SWEEP)),
@@ -142,19 +142,19 @@ STEPS = [
     (0, collect("map_gpt2_stdlib", "principal", "gpt2_stdlib_map")),
     (1, train("digits_parent", "name=digits_parent_early", "optim.epochs=10", "logger=csv")),
     (0, collect("digits_parent_early", "gaps", "digits_early_parent")),
-    (21, train("gaps_digits_grid", *SWEEP)),
-    (3, train("gaps_digits_grid", *SWEEP, "case=half_width_half_depth", f"init={BLOCKS}")),
-    (4, train("gaps_digits_grid", *SWEEP, "case=half_width", f"init={KEPT}")),
-    (3, train("gaps_digits_grid", *SWEEP, "case=half_width", "init=subclone,principal", HIGHER, "seed=101,102,103")),
-    (1, train("gaps_digits_grid", *SWEEP, "case=half_width", "init=principal", "optim.lr=3.2e-2", FOUR_SEEDS)),
-    (1, train("gaps_digits_grid", *SWEEP, "case=random_parent", "init=spread_only,principal_spread_only")),
-    (0, collect("gaps_digits_grid", "gaps", "digits_grid")),
-    (16, train("gaps_digits", *SWEEP, f"case={SHAPES}")),
-    (3, train("gaps_digits", *SWEEP, "case=half_width_half_depth", f"init={BLOCKS}")),
-    (4, train("gaps_digits", *SWEEP, "case=half_width", f"init={KEPT}")),
-    (6, train("gaps_digits", *SWEEP, "case=early_parent,random_parent", "init=subclone,principal")),
-    (2, train("gaps_digits", *SWEEP, "case=random_parent", "init=spread_only,principal_spread_only")),
-    (0, collect("gaps_digits", "gaps", "digits")),
+    (21, train("cases_digits_grid", *SWEEP)),
+    (3, train("cases_digits_grid", *SWEEP, "case=half_width_half_depth", f"init={BLOCKS}")),
+    (4, train("cases_digits_grid", *SWEEP, "case=half_width", f"init={KEPT}")),
+    (3, train("cases_digits_grid", *SWEEP, "case=half_width", "init=subclone,principal", HIGHER, "seed=101,102,103")),
+    (1, train("cases_digits_grid", *SWEEP, "case=half_width", "init=principal", "optim.lr=3.2e-2", FOUR_SEEDS)),
+    (1, train("cases_digits_grid", *SWEEP, "case=random_parent", "init=spread_only,principal_spread_only")),
+    (0, collect("cases_digits_grid", "gaps", "digits_grid")),
+    (16, train("cases_digits", *SWEEP, f"case={SHAPES}")),
+    (3, train("cases_digits", *SWEEP, "case=half_width_half_depth", f"init={BLOCKS}")),
+    (4, train("cases_digits", *SWEEP, "case=half_width", f"init={KEPT}")),
+    (6, train("cases_digits", *SWEEP, "case=early_parent,random_parent", "init=subclone,principal")),
+    (2, train("cases_digits", *SWEEP, "case=random_parent", "init=spread_only,principal_spread_only")),
+    (0, collect("cases_digits", "gaps", "digits")),
     (2, train("distill_digits_grid", *SWEEP)),
     (0, collect("distill_digits_grid", "gaps", "digits_distilled_grid")),
     (3, train("distill_digits", *SWEEP)),

@@ -21,7 +21,7 @@ DIGITS = STUDIES["digits"]
 RUN = [name for name in STUDIES if (ROOT / "experiments" / name / "runs.csv").exists()]
 TUNED = [name for name in STUDIES if (ROOT / "experiments" / name / "grid.csv").exists()]
 CONTROLLED = ("digits", "gpt2_stdlib")
-GAPS = ("gaps_gpt2_stdlib", "gaps_digits", "distill_gpt2_stdlib", "distill_digits")
+GAPS = ("cases_gpt2_stdlib", "cases_digits", "distill_gpt2_stdlib", "distill_digits")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_committed_results_are_those_of_the_committed_runs(study, tmp_path):
 @pytest.mark.parametrize(
     ("experiment", "study", "grid", "runs"),
     [(study, study, f"{study}/grid.csv", f"{study}/runs.csv") for study in TUNED]
-    + [(f"controls_{study}", study, f"controls/{study}_grid.csv", f"controls/{study}.csv") for study in CONTROLLED],
+    + [(f"controls_{study}", study, f"{study}/controls_grid.csv", f"{study}/controls.csv") for study in CONTROLLED],
 )
 def test_the_study_uses_the_winners_of_its_grid(experiment, study, grid, runs):
     tuned = yaml.safe_load((ROOT / "configs" / "experiment" / f"{experiment}.yaml").read_text())["tuned"]
@@ -165,15 +165,15 @@ def test_the_study_uses_the_winners_of_its_grid(experiment, study, grid, runs):
 @pytest.mark.parametrize("experiment", GAPS)
 def test_each_case_uses_the_winners_of_its_grid(experiment):
     kind, study = experiment.split("_", 1)
-    stem = study if kind == "gaps" else f"{study}_distilled"
+    stem = {"cases": "cases", "distill": "distilled"}[kind]
     config = yaml.safe_load((ROOT / "configs" / "experiment" / f"{experiment}.yaml").read_text())
-    grid, runs = (pd.read_csv(ROOT / "experiments" / "gaps" / f"{stem}{part}.csv") for part in ("_grid", ""))
+    grid, runs = (pd.read_csv(ROOT / "experiments" / study / f"{stem}{part}.csv") for part in ("_grid", ""))
     assert set(runs["case"]) <= set(config["cases"])
     assert runs.groupby(["case", "init"])["seed"].nunique().min() >= 3
     for case, tried in grid.groupby("case"):
         table = settings(tried, STUDIES[study])
         for init, own in table.groupby("init"):
-            # Some edges were tried on fewer seeds than the rest, and are not eligible (experiments/gaps says so).
+            # Some edges were tried on fewer seeds than the rest, and are not eligible (experiments/cases says so).
             own = own[own["seeds"] == own["seeds"].max()].set_index("lr")
             lr = float(config["cases"][case]["lr"][init])
             # With one seed, settings can be equally good to the image: any of them may have been taken.

@@ -6,7 +6,7 @@ import pytest
 from test_analysis import DIGITS, TOKENS, curves, losses
 
 from subcloning import SubcloningError
-from subcloning.analysis.cases import gaps_figure, gaps_table
+from subcloning.analysis.cases import cases_figure, cases_table
 from subcloning.analysis.comparisons import comparisons, controls_table
 from subcloning.analysis.convergence import convergence_figure, convergence_table, speed_up_figure
 from subcloning.analysis.speedup import best_settings
@@ -22,7 +22,7 @@ def verdict(runs, study):
 
 
 def cases(runs, study):
-    return gaps_table(runs.assign(case="half_width"), study)
+    return cases_table(runs.assign(case="half_width"), study)
 
 
 COMPARED = pytest.mark.parametrize(
@@ -95,10 +95,10 @@ def test_gaps_do_not_call_a_case_better_whose_run_diverged():
     arms = {"subclone": [5.0, 5.1, 5.2], "principal": [4.0, 4.1, 4.2]}
     parts = [losses(arms).assign(case=case) for case in ("quarter_width", "half_width", "third_width")]
     lost = diverged(arms, "subclone", 0, np.nan).assign(case="third_width")
-    assert better_in_all_cases(Evidence("mine", "digits", TOKENS, None, gaps=pd.concat(parts))).verdict != NOT
-    found = better_in_all_cases(Evidence("mine", "digits", TOKENS, None, gaps=pd.concat([*parts[:2], lost])))
+    assert better_in_all_cases(Evidence("mine", "digits", TOKENS, None, cases=pd.concat(parts))).verdict != NOT
+    found = better_in_all_cases(Evidence("mine", "digits", TOKENS, None, cases=pd.concat([*parts[:2], lost])))
     assert found.verdict == NOT
-    gaps_figure(pd.concat([*parts[:2], lost]), TOKENS)
+    cases_figure(pd.concat([*parts[:2], lost]), TOKENS)
 
 
 def test_a_setting_on_fewer_seeds_does_not_win():
@@ -141,7 +141,7 @@ def test_what_is_not_known_is_refused_and_not_left_out():
     with pytest.raises(SubcloningError, match=r"\['mine'\], which LABELS"):
         tuning_table(runs, TOKENS)
     with pytest.raises(SubcloningError, match=r"\['tenth_width'\], which CASES in analysis/cases.py"):
-        gaps_table(losses(ARMS).assign(case="tenth_width"), TOKENS)
+        cases_table(losses(ARMS).assign(case="tenth_width"), TOKENS)
     with pytest.raises(SubcloningError, match="no runs with init=subclone"):
         comparisons(losses({"random": [4.0]}), TOKENS)
     with pytest.raises(SubcloningError, match="7 studies, but 6 colours"):

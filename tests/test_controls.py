@@ -12,7 +12,7 @@ from test_properties import equal, pair, state
 from tiny import VARIANTS, gpt2, inputs, outputs, vit
 
 from subcloning import SubcloningError, apply_plan, make_plan, score, subclone
-from subcloning.analysis.cases import CASES, gaps_figure, gaps_table
+from subcloning.analysis.cases import CASES, cases_figure, cases_table
 from subcloning.analysis.comparisons import comparisons, controls_figure, controls_table
 from subcloning.analysis.results import BEYOND, results
 from subcloning.analysis.study import STUDIES, Study
@@ -146,7 +146,7 @@ def test_gaps_compare_within_each_case(tmp_path):
         "half_width_half_depth": {"subclone": [5.0] * 2, "lose_least_blocks": [4.0] * 2},
     }
     runs = pd.concat([losses(arms).assign(case=case) for case, arms in cases.items()])
-    table = gaps_table(runs, TOKENS)
+    table = cases_table(runs, TOKENS)
     assert table["case"].tolist() == ["1/2 width"] * 3 + ["1/4 width"] * 3 + ["1/2 width and depth"] * 2
     first = table[table["case"] == "1/4 width"].set_index("init")
     assert first.index.tolist() == ["`subclone`", "`random`", "`principal`"]
@@ -155,7 +155,7 @@ def test_gaps_compare_within_each_case(tmp_path):
     # It falls from 8 to 3.0 and 3.2, and is at 4.1 after 3.9 / 5 and 3.9 / 4.8 of the budget.
     assert first.loc["`principal`", "subclone's end after"] == f"{(3.9 / 5 * 3.9 / 4.8) ** 0.5:.0%}"
     assert table.set_index("init").loc["`lose_least_blocks`", "nats better"] == "+1.000 [+1.000, +1.000]"
-    left, right = gaps_figure(runs, TOKENS).axes
+    left, right = cases_figure(runs, TOKENS).axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["1/2 width and depth", "1/4 width", "1/2 width"]
     gain, more = (dict(zip(*ax.containers[0].lines[0].get_data()[::-1], strict=True)) for ax in (left, right))
     assert gain == pytest.approx({2: 3.1, 1: 2.0})
@@ -166,7 +166,7 @@ def test_verdict_over_all_cases():
     def verdict(*gains):
         cases = zip(CASES, gains, strict=False)
         runs = [losses({"subclone": [5.0] * 3, "principal": [5 - g] * 3}).assign(case=case) for case, g in cases]
-        return better_in_all_cases(Evidence("mine", "digits", TOKENS, None, gaps=pd.concat(runs)))
+        return better_in_all_cases(Evidence("mine", "digits", TOKENS, None, cases=pd.concat(runs)))
 
     assert verdict(0.1, 0.2, 0.3).verdict == REPRODUCED
     assert verdict(0.1, 0.2, 0.0).verdict == PARTLY

@@ -288,8 +288,8 @@ def test_plan_for_a_child_on_the_meta_device(build):
         ("middle", 2, 5, [0, 0, 1, 1, 1]),
         ("first", 5, 3, [2, 3, 4]),
         ("last", 5, 3, [0, 1, 2]),
-        ("spread", 6, 4, [0, 2, 3, 5]),
-        ("spread", 4, 1, [0]),
+        ("uniform", 6, 4, [0, 2, 3, 5]),
+        ("uniform", 4, 1, [0]),
         ("last", 2, 3, [0, 1, 1]),
     ],
 )

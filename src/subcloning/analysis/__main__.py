@@ -7,7 +7,7 @@
 
 A study's folder has runs.csv (and grid.csv, where it was tuned); it gets table.csv, table.md, tuning.md,
 convergence.png and convergence.pdf, and README.md the table where that names it. What is measured of a parent goes to
-FOLDER/PARENT.csv and figures beside it (default: runs/analysis).
+FOLDER/blocks.csv or units.csv, and figures beside it (default folder: runs/analysis/PARENT).
 """
 
 import argparse
@@ -18,16 +18,13 @@ from omegaconf import DictConfig
 
 from ..errors import SubcloningError
 from ..files import ROOT, atomic
-from .figures import ALIASES, FIGURES, blocks, scores
+from .figures import ALIASES, FIGURES, draw_blocks, draw_units
 from .parents import measure_blocks, measure_units
 from .studies import fill, report
 from .study import STUDIES
 
-# Figure -> (what is measured of a parent, its folder, what draws it).
-OF_PARENTS = {
-    "fig02": (measure_blocks, "fig02_blocks", blocks),
-    "fig03": (measure_units, "fig03_05_06_08_scores", scores),
-}
+# Figure -> (what is measured of a parent, the name of its file, what draws it).
+OF_PARENTS = {"fig02": (measure_blocks, "blocks", draw_blocks), "fig03": (measure_units, "units", draw_units)}
 
 
 def everything(root: Path) -> None:
@@ -39,16 +36,16 @@ def everything(root: Path) -> None:
         make(root)
 
 
-def measure(name: str, cfg: DictConfig, root: Path) -> Path:
-    """Measure the parent of `cfg` (configs/train.yaml), and draw; return the file."""
+def measure(name: str, cfg: DictConfig, folder: Path) -> Path:
+    """Measure the parent of `cfg` (configs/train.yaml) into `folder`, and draw; return the file."""
     if name not in OF_PARENTS:
         raise SubcloningError(f"{name} is of runs, not of a parent: only {', '.join(OF_PARENTS)} can be measured")
-    function, folder, draw = OF_PARENTS[name]
-    file = root / folder / f"{cfg.parent.name}.csv"
+    function, stem, draw = OF_PARENTS[name]
+    file = folder / f"{stem}.csv"
     table = function(cfg)
     with atomic(file) as temporary:
         table.to_csv(temporary, index=False, float_format="%.5g")
-    draw(root)
+    draw(table, file.with_suffix(""))
     return file
 
 
@@ -64,7 +61,7 @@ def main() -> None:
     if args.overrides:
         with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
             cfg = compose("train", overrides=args.overrides)
-        print(measure(name, cfg, args.folder or Path(cfg.runs) / "analysis"))
+        print(measure(name, cfg, args.folder or Path(cfg.runs) / "analysis" / cfg.parent.name))
     elif name is None:
         everything(root)
     elif name in FIGURES:

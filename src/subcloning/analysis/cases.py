@@ -1,4 +1,4 @@
-"""When does it pay? Random, subcloned and principal children over shapes, budgets and parents (experiments/gaps)."""
+"""When does it pay? Random, subcloned and principal children over shapes, budgets and parents (experiments/cases)."""
 
 import pandas as pd
 
@@ -41,7 +41,7 @@ def every_case(controls: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([*others, *parts])
 
 
-def gaps(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> pd.DataFrame:
+def compare_cases(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> pd.DataFrame:
     """`comparisons` of each case in `runs` (a column `case`) with its own `subclone`, in the order of `CASES`.
 
     Each case begins with a row of subclone itself, without an interval. More columns: case, and share (of the training,
@@ -72,10 +72,11 @@ def gaps(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> 
     return pd.concat(parts, ignore_index=True)
 
 
-def gaps_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> pd.DataFrame:
-    """`gaps` as text; each case begins with its subclone, whose end an arm reaches after a share of the training."""
+def cases_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> pd.DataFrame:
+    """`compare_cases` as text; each case begins with its subclone, whose end an arm reaches after a share of the
+    training."""
     rows = []
-    for row in gaps(runs, study, grid).itertuples():
+    for row in compare_cases(runs, study, grid).itertuples():
         arm = (CASES[row.case], f"`{row.init}`", f"{row.lr:g}", row.tuning, row.seeds, row.final)
         itself = row.init == REFERENCE
         judged = ("-", "", "-") if itself else (gain_text(row.better, study), row.better.verdict, row.share)
@@ -85,9 +86,9 @@ def gaps_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = Non
     return table.drop(columns=["tuning"] if grid is None else [])
 
 
-def gaps_figure(runs: pd.DataFrame, study: Study):
+def cases_figure(runs: pd.DataFrame, study: Study):
     """For each case, with intervals: what subclone ends better than random, and what principal ends better than it."""
-    table = gaps(runs, study)
+    table = compare_cases(runs, study)
     cases = list(table["case"].unique())[::-1]
     unit, scale, _ = gain_scale(study)
     fig, axes = figure(columns=2, panels=2)

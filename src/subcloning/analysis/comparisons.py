@@ -38,7 +38,7 @@ CONTROLS = {
     "blocks lost": {
         "lose_first_blocks": "the first",
         "lose_last_blocks": "the last",
-        "lose_spread_blocks": "spread",
+        "lose_uniform_blocks": "evenly spaced",
         "lose_least_blocks": "least influential",
     },
     "scale": {
@@ -60,7 +60,7 @@ CONTROLS = {
         "principal_activation": "principal, after act.",
         "principal_taylor": "principal, Taylor",
         "principal_no_scaling": "principal, no scaling",
-        "principal_spread_blocks": "principal, spread",
+        "principal_uniform_blocks": "principal, evenly spaced",
     },
     "re-fitted": {
         "subclone_refit": "subclone",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .cases import every_case, gaps_figure, gaps_table
+from .cases import cases_figure, cases_table, every_case
 from .comparisons import controls_figure, controls_table
 from .convergence import convergence_figure, convergence_table, speed_up_figure
 from .parents import blocks_figure, correlations, magnitudes_figure, sorted_scores_figure
@@ -36,15 +36,13 @@ def evidence(root: Path) -> list[Evidence]:
         return pd.read_csv(file) if file.exists() else None
 
     found = []
-    for name, (label, parent) in MEASURED.items():
+    for name, (label, _) in MEASURED.items():
         runs, grid = read(name, "runs.csv"), read(name, "grid.csv")
         if runs is None:
             continue
-        controls, controls_grid = (
-            _with(a, read("controls", f"{name}{b}.csv")) for a, b in ((runs, ""), (grid, "_grid"))
-        )
-        gaps, gaps_grid = (
-            [read("gaps", f"{name}{part}{end}.csv") for part in ("", "_distilled")] for end in ("", "_grid")
+        controls, controls_grid = (_with(a, read(name, f"controls{b}.csv")) for a, b in ((runs, ""), (grid, "_grid")))
+        cases, cases_grid = (
+            [read(name, f"{part}{end}.csv") for part in ("cases", "distilled")] for end in ("", "_grid")
         )
         found.append(
             Evidence(
@@ -53,14 +51,14 @@ def evidence(root: Path) -> list[Evidence]:
                 STUDIES[name],
                 runs,
                 grid=grid,
-                bigger=read("fig13_parent", f"{name}.csv"),
-                bigger_grid=read("fig13_parent", f"{name}_grid.csv"),
+                bigger=read(name, "bigger.csv"),
+                bigger_grid=read(name, "bigger_grid.csv"),
                 controls=controls,
                 controls_grid=controls_grid,
-                gaps=None if gaps[0] is None else every_case(controls, pd.concat(gaps)),
-                gaps_grid=None if gaps_grid[0] is None else every_case(controls_grid, pd.concat(gaps_grid)),
-                blocks=read("fig02_blocks", f"{parent}.csv"),
-                units=read("fig03_05_06_08_scores", f"{parent}.csv"),
+                cases=None if cases[0] is None else every_case(controls, pd.concat(cases)),
+                cases_grid=None if cases_grid[0] is None else every_case(controls_grid, pd.concat(cases_grid)),
+                blocks=read(name, "blocks.csv"),
+                units=read(name, "units.csv"),
             )
         )
     return found
@@ -77,18 +75,27 @@ def convergence(root: Path) -> None:
 
 def blocks(root: Path) -> None:
     """Fig. 2."""
-    for file in sorted((root / "fig02_blocks").glob("*.csv")):
-        save(blocks_figure(pd.read_csv(file)), file.with_suffix(""))
+    for e in evidence(root):
+        if e.blocks is not None:
+            draw_blocks(e.blocks, root / "fig02_blocks" / e.folder)
 
 
 def scores(root: Path) -> None:
     """Fig. 3, 5, 6 and 8."""
-    for file in sorted((root / "fig03_05_06_08_scores").glob("*.csv")):
-        units = pd.read_csv(file)
-        save(magnitudes_figure(units), file.with_name(f"{file.stem}_layers"))
-        save(sorted_scores_figure(units), file.with_name(f"{file.stem}_sorted"))
-        table = correlations(units).map("{:.2f}".format).reset_index(names="block")
-        write(file.with_name(f"{file.stem}_correlations.md"), markdown(table))
+    for e in evidence(root):
+        if e.units is not None:
+            draw_units(e.units, root / "fig03_05_06_08_scores" / e.folder)
+
+
+def draw_blocks(table: pd.DataFrame, path: Path) -> None:
+    save(blocks_figure(table), path)
+
+
+def draw_units(table: pd.DataFrame, path: Path) -> None:
+    save(magnitudes_figure(table), path.with_name(f"{path.name}_layers"))
+    save(sorted_scores_figure(table), path.with_name(f"{path.name}_sorted"))
+    text = markdown(correlations(table).map("{:.2f}".format).reset_index(names="block"))
+    write(path.with_name(f"{path.name}_correlations.md"), text)
 
 
 def tuning(root: Path) -> None:
@@ -141,18 +148,18 @@ def principal(root: Path) -> None:
             runs = _arms(e.controls, "random", "subclone", "principal")
             save(convergence_figure(runs, e.study), root / "principal" / e.folder)
             fill(root / "principal" / "README.md", e.folder, noted(convergence_table(runs, e.study, e.controls_grid)))
-        if (file := root / "principal" / f"{e.folder}_map.csv").exists():
+        if (file := root / e.folder / "map.csv").exists():
             grid = _arms(_with(e.grid, pd.read_csv(file)), "random", "subclone", "principal")
-            save(tuning_figure(grid, e.study), file.with_suffix(""))
-            fill(root / "principal" / "README.md", file.stem, markdown(tuning_table(grid, e.study)))
+            save(tuning_figure(grid, e.study), root / "principal" / f"{e.folder}_map")
+            fill(root / "principal" / "README.md", f"{e.folder}_map", markdown(tuning_table(grid, e.study)))
 
 
-def gaps(root: Path) -> None:
+def cases(root: Path) -> None:
     """Beyond the paper: over shapes, budgets and parents."""
     for e in evidence(root):
-        if e.gaps is not None:
-            save(gaps_figure(e.gaps, e.study), root / "gaps" / e.folder)
-            fill(root / "gaps" / "README.md", e.folder, noted(gaps_table(e.gaps, e.study, e.gaps_grid)))
+        if e.cases is not None:
+            save(cases_figure(e.cases, e.study), root / "cases" / e.folder)
+            fill(root / "cases" / "README.md", e.folder, noted(cases_table(e.cases, e.study, e.cases_grid)))
 
 
 def all_results(root: Path) -> None:
@@ -171,7 +178,7 @@ FIGURES = {
     "fig14": ablation("fig14_reordering", "subclone_no_reordering"),
     "controls": controls,
     "principal": principal,
-    "gaps": gaps,
+    "cases": cases,
     "results": all_results,
 }
 ALIASES = {"fig05": "fig03", "fig06": "fig03", "fig08": "fig03", "fig09": "fig01", "fig10": "fig01"}

@@ -129,7 +129,7 @@ BEYOND = (
     Claim(
         "So they are at other shapes and budgets, with other parents, and with distillation",
         "Ours",
-        "gaps",
+        "cases",
         "does not have it",
         better_in_all_cases,
         (),

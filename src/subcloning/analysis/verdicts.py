@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .cases import gaps
+from .cases import compare_cases
 from .convergence import BASELINE
 from .intervals import Interval, difference
 from .parents import correlations
@@ -23,8 +23,8 @@ class Evidence:
     """What was measured of one study, in `folder` of experiments.
 
     runs, grid: as `collect` writes them. bigger: runs of the child of a bigger parent. controls: runs of the arms that
-    the paper does not have, with those that they are compared with. gaps: the same over shapes, budgets and parents, in
-    a column `case`. bigger_grid, controls_grid, gaps_grid: the tuning runs of these.
+    the paper does not have, with those that they are compared with. cases: the same over shapes, budgets and parents,
+    in a column `case`. bigger_grid, controls_grid, cases_grid: the tuning runs of these.
     blocks, units: what `measure_blocks` and `measure_units` say of the parent.
     """
 
@@ -35,10 +35,10 @@ class Evidence:
     grid: pd.DataFrame | None = None
     bigger: pd.DataFrame | None = None
     controls: pd.DataFrame | None = None
-    gaps: pd.DataFrame | None = None
+    cases: pd.DataFrame | None = None
     bigger_grid: pd.DataFrame | None = None
     controls_grid: pd.DataFrame | None = None
-    gaps_grid: pd.DataFrame | None = None
+    cases_grid: pd.DataFrame | None = None
     blocks: pd.DataFrame | None = None
     units: pd.DataFrame | None = None
 
@@ -119,9 +119,9 @@ def better_than(control: str, init: str = "subclone") -> Callable[[Evidence], Fi
 
 def better_in_all_cases(e: Evidence) -> Finding | None:
     """Yes where it is better at the end, with its interval, in every case; partly where in most, and worse in none."""
-    if e.gaps is None or "principal" not in set(e.gaps["init"]):
+    if e.cases is None or "principal" not in set(e.cases["init"]):
         return None
-    table = gaps(e.gaps, e.study)
+    table = compare_cases(e.cases, e.study)
     table = table[table["init"] == "principal"]
     verdicts = [gain.verdict for gain in table["better"]]
     better, worse, lost = (verdicts.count(verdict) for verdict in ("better", "worse", "diverged"))

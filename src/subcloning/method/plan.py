@@ -21,7 +21,7 @@ from .scores import Scores
 
 SELECTIONS = ("importance", "first", "uniform", "random", "inconsistent", "least", "principal")
 SCORED = ("importance", "least", "principal")
-BLOCKS = ("middle", "first", "last", "spread", "least")
+BLOCKS = ("middle", "first", "last", "uniform", "least")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ def make_plan(
                      needs `scores` with the stream's covariance (see `principal`)
         or one of these for each axis that shrinks, as in {"residual": "uniform", "head": "first", "hidden": "first"}.
     blocks: the parent block that each child block copies, or which ones a shallower child loses: a run in the `middle`
-        (paper 4.2), the `first` ones, the `last` ones, `spread` ones, or the `least` influential, which needs `scores`.
+        (paper 4.2), the `first` ones, the `last` ones, `uniform` (evenly spaced) ones, or the `least`
+        influential, which needs `scores`.
         A deeper child repeats the middle blocks.
     ignore_mismatched: axes, such as `label` or `vocab`, that may differ or be missing in the parent; tensors for which
         that is so keep the child's own initial values.
@@ -203,7 +204,7 @@ def _kept_blocks(lost: str, parent: int, child: int, scores: Scores | None = Non
     if child > parent:
         times, rest = divmod(child, parent)
         return [block for block in range(parent) for _ in range(times + (block in middle(parent, rest)))]
-    if lost == "spread":  # first and last block stay
+    if lost == "uniform":  # first and last block stay
         return torch.linspace(0, parent - 1, child, dtype=torch.float64).round().long().tolist()
     more = parent - child
     if lost == "least":
