@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -34,24 +34,23 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def locked(file: str | os.PathLike) -> Iterator[None]:
-    """Wait until no other process is within `locked` of the same file; it and its folder are made if need be."""
+    """Wait until no other process is within `locked` of the same file; it and its folder are made if need be.
+
+    Where a file system has no locks, nobody waits, and the queue alone keeps jobs apart.
+    """
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file, fallback_to_soft=False)  # a soft lock would outlive kill -9
-    try:
+    with ExitStack() as held:
         try:
-            lock.acquire(blocking=False)
+            held.enter_context(lock.acquire(blocking=False))
         except Timeout:
             print(f"another process is at work in {file.parent}: waiting for its end", flush=True)
-            lock.acquire()
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            raise
-        # A file system without locks; then the queue alone keeps jobs apart.
-    try:
+            held.enter_context(lock)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
         yield
-    finally:
-        lock.release()
 
 
 def save_tensors(path: str | os.PathLike, kind: str, header: dict, tensors: dict[str, Tensor]) -> None:

@@ -152,11 +152,11 @@ class ImageData(LightningDataModule):
 def _check(recipe: Recipe, on_batch: bool) -> None:
     """Raise where the recipe says what this kind of set cannot do, instead of leaving it out."""
     if on_batch:
-        lost = [key for key in ("auto_augment", "color_jitter") if getattr(recipe, key)]
-        lost += ["crop"] if recipe.crop and not recipe.shift else []
+        kind, idle = "small sets, which are augmented by the batch", ["auto_augment", "color_jitter"]
+        idle += [] if recipe.shift else ["crop"]  # a recipe for both kinds of sets has both
     else:
-        lost = ["shift"] if recipe.shift and not recipe.crop else []
-        lost += [key for key in ("flip", "auto_augment", "color_jitter") if getattr(recipe, key) and not recipe.crop]
-    if lost:
-        kind = "small sets, which are augmented by the batch" if on_batch else "large sets without recipe.crop"
-        raise SubcloningError(f"recipe.{lost[0]}={getattr(recipe, lost[0])} is not for {kind}: see configs/recipe")
+        kind = "large sets without recipe.crop"
+        idle = [] if recipe.crop else ["shift", "flip", "auto_augment", "color_jitter"]
+    for key in idle:
+        if value := getattr(recipe, key):
+            raise SubcloningError(f"recipe.{key}={value} is not for {kind}: see configs/recipe")
