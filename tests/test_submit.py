@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 
 from subcloning import SubcloningError
 from subcloning.status import status
-from subcloning.submit import expand, profile, ranges, script, submit
+from subcloning.submit import expand, profile, submit
 from subcloning.training.record import provenance
+from subcloning.training.slurm import ranges, script
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from subcloning import SubcloningError
 from subcloning.status import status
-from subcloning.submit import SWEEPS, array_size, expand, profile, script, submit
+from subcloning.submit import expand, profile, submit
+from subcloning.training.slurm import SWEEPS, array_size, script
 
 TWELVE = [
     "experiment=digits",
@@ -97,7 +98,7 @@ def test_two_submissions_take_turns(slurm, monkeypatch):
         seen.append(file)
         return "5"
 
-    monkeypatch.setattr("subcloning.submit._sbatch", sbatch)
+    monkeypatch.setattr("subcloning.submit.sbatch", sbatch)
     submit(TWELVE[:2] + TWELVE[3:] + ["seed=0"], profile("base", []))
     assert len(seen) == 1
     FileLock(slurm / "runs" / f"{SWEEPS}.lock").acquire(blocking=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import OmegaConf
 
-from .submit import SWEEPS, in_queue, queued
+from .training.slurm import SWEEPS, in_queue, queued
 
 
 def status(folder: Path) -> pd.DataFrame:

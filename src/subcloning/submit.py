@@ -17,46 +17,45 @@ the queue; `python -m subcloning.status` shows where each run is.
 import argparse
 import hashlib
 import os
-import re
-import shlex
 import shutil
-import subprocess
+from itertools import product
 from pathlib import Path
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from .data.images.augment import refuse_idle_recipe
 from .errors import SubcloningError
 from .files import ROOT, atomic, locked
 from .training.record import SNAPSHOT, provenance, write_json
-
-SWEEPS = "_sweeps"
+from .training.slurm import SWEEPS, array_size, busy_folders, ranges, sbatch, script
 
 
 def expand(overrides: list[str]) -> list[DictConfig]:
     """The resolved config of each run of a sweep: all combinations of listed values, the experiment's own included."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        parser = OverridesParser.create()
-        parsed = parser.parse_overrides(overrides)
-        given = {override.key_or_group for override in parsed}
+        given = _values(overrides)
+        first = compose("train", overrides=[values[0] for values in given.values()], return_hydra_config=True)
         # The experiment's own sweep, as far as nothing given replaces it.
-        plain = [_first(override) if override.is_sweep_override() else override.input_line for override in parsed]
-        params = compose("train", overrides=plain, return_hydra_config=True).hydra.sweeper.get("params") or {}
-        own = [f"{key}={value}" for key, value in params.items() if key not in given]
-        jobs = BasicSweeper.split_arguments(parser.parse_overrides([*overrides, *own]), max_batch_size=None)[0]
-        return [resolved(compose("train", overrides=list(job))) for job in jobs]
+        params = first.hydra.sweeper.get("params") or {}
+        own = _values([f"{key}={value}" for key, value in params.items() if key not in given])
+        return [resolved(compose("train", overrides=list(run))) for run in product(*given.values(), *own.values())]
 
 
-def _first(sweep: Override) -> str:
-    return f"{sweep.get_key_element()}={next(sweep.sweep_string_iterator())}"
+def _values(overrides: list[str]) -> dict[str, list[str]]:
+    """What is overridden -> overrides of single runs: seed=0,1 stands for seed=0 and seed=1."""
+    found = {}
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.get_key_element()
+        swept = [f"{key}={value}" for value in override.sweep_string_iterator()] if override.is_sweep_override() else []
+        found[key.lstrip("+")] = swept or [str(override.input_line)]
+    return found
 
 
 def resolved(cfg: DictConfig) -> DictConfig:
+    """`cfg` with all interpolations replaced by their values."""
     return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
 
 
@@ -92,114 +91,9 @@ def digest(runs: list[DictConfig]) -> str:
     return found.hexdigest()[:8]
 
 
-def script(folder: Path, runs: list[DictConfig], tasks: list[int], cluster: DictConfig, size: int | None = None) -> str:
-    """The sbatch file for the runs `tasks`, as one array.
-
-    size: a power of ten, if they are of those runs whose numbers agree but for as many last digits: `size` * n and on.
-    The array counts these digits alone.
-    """
-    part = tasks[0] // size if size else 0
-    first = part * (size or 0)
-    (nodes, devices, accelerator), *others = {
-        (run.trainer.num_nodes, run.trainer.devices, run.trainer.accelerator) for run in runs
-    }
-    if others:
-        raise SubcloningError("all runs of a sweep need the same trainer.num_nodes, devices and accelerator")
-    if not isinstance(devices, int) or accelerator == "auto":
-        raise SubcloningError(
-            f"trainer.devices={devices} and accelerator={accelerator}: say what a job needs of each node, such as "
-            "trainer=gpu, trainer=gpu_8 or trainer=cpu"
-        )
-    log = f"{part}%{len(str(size)) - 1}a.out" if part else "%a.out"  # the run's number: %3a has three digits
-    options = {
-        "job-name": runs[0].name,
-        "array": f"{ranges([task - first for task in tasks])}%{cluster.parallel}",
-        "nodes": nodes,
-        "ntasks-per-node": devices,
-        "gpus-per-node": devices if accelerator == "gpu" else None,
-        "cpus-per-task": cluster.cpus_per_task,
-        **{key: cluster[key] for key in ("time", "partition", "account", "qos", "constraint", "mem")},
-        "signal": f"USR1@{cluster.grace}",  # to the tasks, which save, and then requeue the job
-        "output": str(folder / "logs").replace("%", "%%") + f"/{log}",
-    }
-    lines = [f"#SBATCH --{key}={shlex.quote(str(value))}" for key, value in options.items() if value is not None]
-    lines += ["#SBATCH --requeue", "#SBATCH --open-mode=append", *(f"#SBATCH {line}" for line in cluster.sbatch)]
-    container = f"--container-image={shlex.quote(cluster.container)} " if cluster.container else ""
-    head = f"#!/usr/bin/env bash\n# {runs[0].name}: {len(tasks)} of {len(runs)} runs, by python -m subcloning.submit\n"
-    return head + "\n".join(
-        [
-            *lines,
-            "set -euo pipefail",
-            *cluster.setup,
-            f"export PYTHONPATH={shlex.quote(str(folder / 'code' / 'src'))}",
-            f"config=$(printf %04d $(({first} + SLURM_ARRAY_TASK_ID)))",
-            f"export SRUN_CPUS_PER_TASK={cluster.cpus_per_task}  # srun does not take it over by itself",
-            f"srun --kill-on-bad-exit=1 {container}{cluster.python} -m subcloning.train "
-            f'--config-dir {shlex.quote(str(folder / "configs"))} --config-name "$config" || code=$?',
-            "# Killed from outside, as for want of memory: start again, but not for ever.",
-            "if [[ ${code:-0} == 137 && ${SLURM_RESTART_COUNT:-0} -lt 5 ]]; then",
-            '    scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"',
-            "fi",
-            'exit "${code:-0}"',
-            "",
-        ]
-    )
-
-
-def ranges(tasks: list[int]) -> str:
-    """[0, 1, 2, 5] -> "0-2,5"."""
-    parts: list[list[int]] = []
-    for task in tasks:
-        if parts and task == parts[-1][-1] + 1:
-            parts[-1].append(task)
-        else:
-            parts.append([task])
-    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else f"{part[0]}" for part in parts)
-
-
-def queued() -> dict[tuple[str, int], str]:
-    """(job, array task) -> SLURM's state, of all of the user's tasks that wait or run. Empty without a SLURM."""
-    command = ["squeue", "--me", "--noheader", "--array", "--format=%F %K %T"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True)
-    except FileNotFoundError:
-        return {}
-    except subprocess.CalledProcessError as error:
-        raise SubcloningError(f"squeue does not answer ({error.stderr.strip()}): try again") from error
-    rows = [line.split() for line in found.stdout.splitlines()]
-    return {(job, int(task)): state for job, task, state in rows if task.isdigit()}
-
-
-def in_queue(folder: Path, states: dict[tuple[str, int], str]) -> dict[int, str]:
-    """Number of the run -> state, of the sweep in `folder`."""
-    lines = (folder / "jobs.txt").read_text().splitlines() if (folder / "jobs.txt").exists() else []
-    first = {job: int(rest[0]) if rest else 0 for job, *rest in map(str.split, lines)}
-    return {first[job] + task: state for (job, task), state in states.items() if job in first}
-
-
-def array_size() -> int | None:
-    """How many runs one array can have, rounded down to a power of ten; None where no SLURM says it."""
-    try:
-        found = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=True).stdout
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return None
-    limit = re.search(r"^MaxArraySize\s*=\s*(\d{2,})", found, re.MULTILINE)
-    return 10 ** (len(limit[1]) - 1) if limit else None
-
-
-def busy_folders(sweeps: Path) -> set[str]:
-    """Folders of the runs, of whatever sweep, that wait or run: no second job may write there."""
-    states = queued()
-    return {
-        OmegaConf.load(folder / "configs" / f"{task:04}.yaml").run_dir
-        for folder in sweeps.glob("*-*")
-        for task in in_queue(folder, states)
-    }
-
-
 def submit(overrides: list[str], cluster: DictConfig, *, dry: bool = False) -> Path:
     """Submit the runs of a sweep that are neither done nor in the queue; return its folder."""
-    for name in ("RUNS", "CORPORA", "IMAGES"):  # jobs may start elsewhere
+    for name in ("RUNS", "CORPORA", "IMAGES"):  # absolute: jobs may start elsewhere
         os.environ[f"SUBCLONING_{name}"] = str(Path(os.environ.get(f"SUBCLONING_{name}", name.lower())).absolute())
     runs = expand(overrides)
     for run in runs:
@@ -218,18 +112,7 @@ def submit(overrides: list[str], cluster: DictConfig, *, dry: bool = False) -> P
 
 
 def _submit(folder: Path, runs: list[DictConfig], cluster: DictConfig, dry: bool) -> None:
-    for part in ("configs", "logs"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    if not (folder / "code").exists():
-        snapshot(folder / "code")
-    for task, run in enumerate(runs):
-        for key in ("runs", "run_dir", "corpora", "images"):
-            run[key] = str(Path(run[key]).absolute())
-        # Hydra itself leaves nothing behind: the run's folder has it all.
-        own = {"defaults": ["_self_", {"override hydra/job_logging": "stdout"}]}
-        own["hydra"] = {"run": {"dir": "."}, "output_subdir": None}
-        with atomic(folder / "configs" / f"{task:04}.yaml") as temporary:
-            OmegaConf.save(OmegaConf.merge(own, run), temporary)
+    _prepare(folder, runs)
     running = busy_folders(folder.parent)
     # A run that is done may be in the queue for a while yet.
     done = [task for task, run in enumerate(runs) if (Path(run.run_dir) / "summary.json").exists()]
@@ -237,10 +120,10 @@ def _submit(folder: Path, runs: list[DictConfig], cluster: DictConfig, dry: bool
     tasks = [task for task in range(len(runs)) if task not in busy and task not in done]
     print(f"{folder}: {len(runs)} runs, {len(done)} done, {len(busy)} in the queue, {len(tasks)} to submit")
     size = array_size()
-    arrays: dict[int, list[int]] = {}
+    arrays: dict[int, list[int]] = {}  # number of the array -> its runs
     for task in tasks:
         arrays.setdefault(task // size if size else 0, []).append(task)
-    before = None
+    after: list[str] = []
     for part, array in arrays.items():
         file = folder / (f"sbatch-{part}.sh" if part else "sbatch.sh")
         with atomic(file) as temporary:
@@ -248,23 +131,30 @@ def _submit(folder: Path, runs: list[DictConfig], cluster: DictConfig, dry: bool
         if dry:
             print(f"not submitted: {file}")
             continue
-        # One array after the other, so that together they run as few at a time as one would.
-        job = _sbatch(file, *([f"--dependency=afterany:{before}"] if before else []))
+        job = sbatch(file, *after)
         with (folder / "jobs.txt").open("a") as jobs:
-            jobs.write(f"{job} {part * size}\n" if part else f"{job}\n")
+            jobs.write(f"{job} {part * (size or 0)}\n" if part else f"{job}\n")
         print(f"submitted job {job}: runs {ranges(array)}")
-        before = job
+        # One array after the other, so that together they run as few at a time as one would.
+        after = [f"--dependency=afterany:{job}"]
 
 
-def _sbatch(file: Path, *options: str) -> str:
-    """The job's id."""
-    try:
-        found = subprocess.run(["sbatch", "--parsable", *options, file], capture_output=True, text=True, check=True)
-    except FileNotFoundError as error:
-        raise SubcloningError("there is no sbatch here: submit on a login node, or give dry=true") from error
-    except subprocess.CalledProcessError as error:
-        raise SubcloningError(f"sbatch refused {file}: {error.stderr.strip()}") from error
-    return found.stdout.strip().split(";")[0]
+def _prepare(folder: Path, runs: list[DictConfig]) -> None:
+    """Write down the code and the configs that the jobs will read."""
+    for part in ("configs", "logs"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    if not (folder / "code").exists():
+        snapshot(folder / "code")
+    # Hydra itself leaves nothing behind: the run's folder has it all.
+    hydra = {
+        "defaults": ["_self_", {"override hydra/job_logging": "stdout"}],
+        "hydra": {"run": {"dir": "."}, "output_subdir": None},
+    }
+    for task, run in enumerate(runs):
+        for key in ("runs", "run_dir", "corpora", "images"):
+            run[key] = str(Path(run[key]).absolute())
+        with atomic(folder / "configs" / f"{task:04}.yaml") as temporary:
+            OmegaConf.save(OmegaConf.merge(hydra, run), temporary)
 
 
 def main() -> None:
