@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from test_interruptions import Signals
 from test_training import TINY
@@ -170,3 +171,23 @@ def test_a_start_under_other_circumstances_is_recorded(stopped, monkeypatch):
     run(stopped)
     found = json.loads((Path(stopped.run_dir) / "provenance.json").read_text())
     assert found == {**known, "resumed": [{"gpus": ["NVIDIA H100"]}]}
+
+
+def test_where_code_lies_is_not_the_run(child):
+    """A folder of before the code was moved is known again."""
+    first = run(child())
+    file = Path(child().run_dir) / "config.yaml"
+    file.write_text(file.read_text().replace("subcloning.data.images.digits", "subcloning.data.digits"))
+    assert "subcloning.data.digits" in file.read_text()
+    assert run(child()) == first
+
+
+def test_a_record_holds_no_lookup_tables(child):
+    """A folder of before, whose config.yaml has them, is the same run."""
+    cfg = child("++tuned.random.lr=0.1", "+cases.half.label=1/2", "+parents.early=null")
+    first = run(cfg)
+    file = Path(cfg.run_dir) / "config.yaml"
+    known = OmegaConf.load(file)
+    assert known.keys() == cfg.keys() - {"tuned", "cases", "parents"}
+    OmegaConf.save(OmegaConf.merge(known, {"tuned": {"random": {"lr": 1.0}}}), file)
+    assert run(cfg) == first

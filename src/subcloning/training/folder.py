@@ -13,11 +13,11 @@ from transformers.utils import flatten_dict
 from ..errors import SubcloningError
 from ..files import atomic, locked
 from .interruptions import LAST, PREVIOUS, StopAtStep, newest_checkpoint
-from .record import SYNCED, WANDB_ID, read_json
+from .record import SYNCED, WANDB_ID, own_config, read_json
 
 # What a run is. The logger says only who is told.
 IDENTITY = ("name", "parent", "destination", "init", "data", "optim", "distill", "trainer", "seed")
-# But not what it runs on, and how data are read;
+# But not where the code for it lies (_target_), what it runs on, and how data are read;
 NOT_IDENTITY = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 NOT_IDENTITY += ("data.workers", "data.verify")
 # nor where things lie. Their contents, which provenance.json has, count instead.
@@ -68,7 +68,7 @@ def _claim(folder: Path, cfg: DictConfig) -> Begun:
         if isinstance(cfg.optim[key], float) and cfg.optim[key].is_integer():
             value = cfg.optim[key]
             raise SubcloningError(f"optim.{key}={value}: write {value:.0f}, so that the run's folder has one name only")
-    wanted = OmegaConf.to_container(cfg, resolve=True)
+    wanted = own_config(cfg)
     if not any((folder / name).exists() for name in (LAST, PREVIOUS, "summary.json")):
         _forget(folder)
         with atomic(folder / "config.yaml") as temporary:
@@ -117,7 +117,7 @@ def _read_config(file: Path) -> dict:
 def _differing(found: dict, wanted: dict) -> dict[str, tuple]:
     """Key of the identity -> (value found, value wanted), where they are not the same."""
     old, new = (flatten_dict({key: config.get(key) for key in IDENTITY}) for config in (found, wanted))
-    keys = [key for key in sorted({*old, *new}) if not _below(key, NOT_IDENTITY)]
+    keys = [key for key in sorted({*old, *new}) if not (_below(key, NOT_IDENTITY) or key.endswith("_target_"))]
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
 

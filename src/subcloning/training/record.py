@@ -9,9 +9,11 @@ import time
 import uuid
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
 
 from ..errors import SubcloningError
@@ -21,7 +23,14 @@ from ..method.plan import Plan
 SNAPSHOT = "snapshot.json"  # beside src, in a copy of the code: what it is a copy of
 WANDB_ID, SYNCED = "wandb_id", "synced-"  # files that say under which id W&B has a run, and how much of it
 CURVE = "curve/"  # before the names of a row of metrics.csv, where W&B gets it
+TABLES = ("tuned", "cases", "parents")
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "transformers", "hydra-core", "numpy")
+
+
+def own_config(cfg: DictConfig) -> dict:
+    """`cfg`, resolved, without the tables in which an experiment looks up what is each run's."""
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    return {key: value for key, value in config.items() if key not in TABLES}
 
 
 def write_json(path: Path, value: object) -> None:

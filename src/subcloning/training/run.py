@@ -27,7 +27,7 @@ from .folder import Begun, claimed, uses_parent
 from .initialise import Start
 from .interruptions import LAST, PREVIOUS, SafeCheckpoints, StopAtStep
 from .ranks import from_rank_zero, start_ranks
-from .record import History, Throughput, provenance, record_start, wandb_id, write_json
+from .record import History, Throughput, own_config, provenance, record_start, wandb_id, write_json
 
 
 def run(cfg: DictConfig) -> dict:
@@ -99,7 +99,7 @@ def _record(cfg: DictConfig, trainer: Trainer, begun: Begun, what: dict) -> None
 
         name = {"name": cfg.run, "id": wandb_id(begun.folder, cfg.run), "resume": "allow"}
         trainer.logger = WandbLogger(**name, save_dir=begun.folder, **cfg.logger.wandb)
-        trainer.logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+        trainer.logger.log_hyperparams(own_config(cfg))
         trainer.logger.experiment.config.update({"provenance": entry}, allow_val_change=True)
 
 
