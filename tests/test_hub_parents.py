@@ -9,7 +9,7 @@ from timm.models import save_for_hf
 from tiny import gpt2
 
 from subcloning.training.classification import TimmParent
-from subcloning.training.language import GPT2Parent
+from subcloning.training.language import LanguageParent
 
 COMMITS = ["a" * 40, "b" * 40]
 
@@ -35,7 +35,9 @@ def test_gpt2(cache):
         gpt2(depth=1, seed=number).save_pretrained(folder)
 
     cache("someone/tiny", save)
-    parents = [GPT2Parent("x", {}, {"name": "someone/tiny", "revision": revision}) for revision in (None, COMMITS[0])]
+    parents = [
+        LanguageParent("x", {}, {"name": "someone/tiny", "revision": revision}) for revision in (None, COMMITS[0])
+    ]
     found = [parent.contents() for parent in parents]
     assert found == [{"hub": "someone/tiny", "commit": commit} for commit in reversed(COMMITS)]
     parents[0].hold(found[1])

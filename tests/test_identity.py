@@ -167,7 +167,7 @@ def test_a_start_under_other_circumstances_is_recorded(stopped, monkeypatch):
     known = json.loads((Path(stopped.run_dir) / "provenance.json").read_text())
     assert "resumed" not in known
     provenance = run_module.provenance
-    monkeypatch.setattr(run_module, "provenance", lambda data: provenance(data) | {"gpus": ["NVIDIA H100"]})
+    monkeypatch.setattr(run_module, "provenance", lambda: provenance() | {"gpus": ["NVIDIA H100"]})
     run(stopped)
     found = json.loads((Path(stopped.run_dir) / "provenance.json").read_text())
     assert found == {**known, "resumed": [{"gpus": ["NVIDIA H100"]}]}

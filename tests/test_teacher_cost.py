@@ -1,15 +1,14 @@
 """A teacher's forward pass is part of what a run costs, and of how well it uses its devices."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
-from tiny import gpt2
+import torch
 
 from subcloning import cost
-from subcloning.training.distillation import Teacher
-from subcloning.training.language import LanguageModel
-
-OPTIM = {"tokens": 64, "validate_every": 32, "lr": 1e-3, "weight_decay": 0.1, "betas": [0.9, 0.95], "warmup_tokens": 0}
+from subcloning.training import flops
+from subcloning.training.protocols import parent_of
 
 
 @pytest.mark.parametrize("experiment", ["gpt2_stdlib", "digits"])
@@ -29,10 +28,25 @@ def test_cost_counts_the_teacher(config, capsys, experiment):
     assert hours[1] / hours[0] == pytest.approx(taught / plain, rel=0.02)
 
 
-def test_utilisation_counts_the_teacher():
-    def flops(**shape):
-        return LanguageModel(gpt2(**shape), OPTIM, batch_tokens=32, context=16).flops_per_token
-
-    taught = LanguageModel(gpt2(heads=2), OPTIM, batch_tokens=32, context=16)
-    taught.teacher = Teacher(gpt2(heads=4), weight=0.5, temperature=2.0)
-    assert taught.flops_per_token == pytest.approx(flops(heads=2) + flops(heads=4) / 3)
+def test_utilisation_counts_the_teacher(config, monkeypatch):
+    """As if on a device of a known speed: the share of it is what was computed in a second."""
+    monkeypatch.setattr(flops, "peak_flops", lambda device: 1e12)
+    now = [0.0]
+    monkeypatch.setattr(flops, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    said = []
+    for overrides in ([], ["distill=parent"]):
+        cfg = config("experiment=gpt2_stdlib", "data.context=64", *overrides)
+        throughput = flops.Throughput(parent_of(cfg), cfg)
+        state, data = SimpleNamespace(fn="fit"), SimpleNamespace(batch_size=8)
+        trainer = SimpleNamespace(state=state, datamodule=data, global_step=0, world_size=2, logger=None)
+        module = SimpleNamespace(device=torch.device("cpu"), unit=("tokens", 64))
+        throughput.on_train_start(trainer, module)
+        trainer.global_step = 10
+        now[0] += 2.0
+        throughput.on_validation_start(trainer, module)
+        assert throughput.speed["tokens_per_second"] == 8 * 10 * 64 / 2
+        child, teacher = flops.flops_per_sample(parent_of(cfg), cfg)
+        assert throughput.speed["mfu"] == pytest.approx(8 * 10 / 2 * (child + teacher) / (2 * 1e12))
+        said.append((child, teacher))
+    assert said[0] == (said[1][0], 0)
+    assert said[1][1] > said[0][0] / 3  # the teacher is wider

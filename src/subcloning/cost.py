@@ -8,32 +8,30 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
-from .training.flops import PEAK_FLOPS, training_flops
-
 UTILISATION = 0.4
 
 
 @hydra.main(config_path="../../configs", config_name="cost", version_base="1.3")
 def main(cfg: DictConfig) -> None:
-    from hydra.utils import instantiate
+    from .training.flops import PEAK_FLOPS, flops_per_sample, training_flops
+    from .training.initialise import child_of
+    from .training.protocols import parent_of
 
-    parent = instantiate(cfg.parent, _convert_="all")
-    shape = {key: value for key, value in cfg.destination.items() if key != "name"}
+    parent = parent_of(cfg)
     with torch.device("meta"):
-        models = {f"parent {parent.name}": parent.child({}), f"child {cfg.destination.name}": parent.child(shape)}
-        inputs, samples, tokens = parent.workload(cfg)
-        flops = {name: training_flops(model, inputs) for name, model in models.items()}
-    for name, model in models.items():
-        count = sum(p.numel() for p in model.parameters())
-        print(f"{name}: {count:,} parameters, {flops[name] / tokens:.3g} FLOPs per token to train")
-    of_parent, of_child = flops.values()
-    teachers = of_parent / 3 * samples if cfg.get("distill") else 0
-    total = of_child * samples + teachers
-    note = f", {teachers:.3g} of them its teacher's" if teachers else ""
-    print(f"one run of the child: {samples * tokens:.3g} tokens, {total:.3g} FLOPs{note}")
+        models = {f"parent {parent.name}": parent.child({}), f"child {cfg.destination.name}": child_of(parent, cfg)}
+        inputs, tokens = parent.sample(cfg)
+        for name, model in models.items():
+            count = sum(p.numel() for p in model.parameters())
+            per_token = training_flops(model, inputs) / tokens
+            print(f"{name}: {count:,} parameters, {per_token:.3g} FLOPs per token to train")
+    samples = parent.workload(cfg)
+    child, teacher = (samples * flops for flops in flops_per_sample(parent, cfg))
+    note = f", {teacher:.3g} of them its teacher's" if teacher else ""
+    print(f"one run of the child: {samples * tokens:.3g} tokens, {child + teacher:.3g} FLOPs{note}")
     print(f"GPU-hours at {UTILISATION:.0%} of peak:")
     for gpu, peak in PEAK_FLOPS.items():
-        print(f"  {gpu}: {total / peak / UTILISATION / 3600:,.3g}")
+        print(f"  {gpu}: {(child + teacher) / peak / UTILISATION / 3600:,.3g}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from .data.images.augment import refuse_idle_recipe
 from .errors import SubcloningError
 from .files import ROOT, atomic, locked
-from .training.record import SNAPSHOT, provenance, write_json
+from .training.record import SNAPSHOT, revision, write_json
 from .training.slurm import SWEEPS, array_size, busy_folders, ranges, sbatch, script
 
 
@@ -76,7 +76,7 @@ def snapshot(folder: Path) -> None:
         for part in ("src", "configs"):
             ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
             shutil.copytree(ROOT / part, temporary / part, ignore=ignored)
-        write_json(temporary / SNAPSHOT, {key: provenance({})[key] for key in ("revision", "modified")})
+        write_json(temporary / SNAPSHOT, revision())
 
 
 def digest(runs: list[DictConfig]) -> str:

@@ -71,6 +71,10 @@ class Probe:
     axes: str
 
 
+def _not_said(parent: nn.Module, **shape: float) -> dict:
+    raise SubcloningError(f"no shape of a child of {type(parent).__name__} is known: give its Family `resized`")
+
+
 @dataclass(frozen=True)
 class Family:
     """One kind of transformer, described completely by tables (see `families/`).
@@ -89,6 +93,8 @@ class Family:
     gains: per-neuron gain on a layer that writes to the stream (LayerScale) -> that layer.
     unsupported, unrotatable: model -> why this variant, whose tensors may have the same names, computes something else
         than the tables say, or looks at single neurons of the stream where no gain is; "" where it does not.
+    resized: parent (the meta device will do), and a shape as in `heads_and_blocks` -> what the library needs to be told
+        for a child, as arguments of its config or constructor. For `subcloning.train`, which makes the child itself.
     """
 
     name: str
@@ -103,6 +109,7 @@ class Family:
     gains: Mapping[str, str] = field(default_factory=dict)
     unsupported: Callable[[nn.Module], str] = lambda model: ""
     unrotatable: Callable[[nn.Module], str] = lambda model: ""
+    resized: Callable[..., dict] = _not_said
 
     @cached_property
     def rows(self) -> dict[str, tuple[re.Pattern, Layout]]:
@@ -115,6 +122,11 @@ class Family:
     def shared(self) -> frozenset[str]:
         """Axes that have one meaning in the whole network, not one per block."""
         return frozenset(a for name, (_, layout) in self.rows.items() if "{block}" not in name for a in layout.axes)
+
+    def blocks(self, model: nn.Module) -> list[nn.Module]:
+        """The blocks of a model of this family, in order."""
+        lists = sorted({row.partition(".{block}")[0] for row in self.table if "{block}" in row})
+        return [block for name in lists for block in model.get_submodule(name).children()]
 
     def key(self, axis: str, block: int | None) -> str:
         """The name under which sizes, scores and maps are kept: `residual`, but `head.3`."""

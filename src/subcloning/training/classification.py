@@ -1,12 +1,15 @@
 """Image classification with a timm model."""
 
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from timm.models import save_for_hf
 from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
@@ -18,7 +21,7 @@ from transformers import get_cosine_with_min_lr_schedule_with_warmup
 from ..data.images.augment import BatchTransform
 from ..data.images.datamodule import ImageData
 from ..errors import SubcloningError
-from ..method.families import vit
+from ..method.axes import family_of
 from .distillation import Teacher
 from .fsdp import shard
 from .weights import contents, hub_commit, local
@@ -35,11 +38,12 @@ class ImageClassifier(LightningModule):
     """
 
     headline = "val_accuracy"
+    unit = "samples", 1
     teacher: Teacher | None = None
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         optim: dict,
         transform: BatchTransform,
         steps_per_epoch: int,
@@ -71,8 +75,7 @@ class ImageClassifier(LightningModule):
             self.ema.set(self.model)  # which has been subcloned since; a checkpoint is loaded after this
 
     def configure_model(self) -> None:
-        models = (self.model, self.ema.module) if self.ema else (self.model,)
-        shard(self, [(model, model.blocks) for model in models])
+        shard(self, self.model, *([self.ema.module] if self.ema else []))
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, targets = self.transform(*batch)
@@ -109,7 +112,7 @@ class ImageClassifier(LightningModule):
             for name, metric in metrics.items():
                 self.log(f"{prefix}_{name}", metric, prog_bar=True)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         o = self.optim
         # From the bare model: its no-decay names (position and class embeddings) do not match under a wrapper's prefix.
         groups = param_groups_weight_decay(
@@ -148,9 +151,10 @@ class TimmParent:
 
     def child(self, destination: dict) -> nn.Module:
         """A model of the destination's shape, with the library's own initial weights."""
+        parent: Any
         with torch.device("meta"):
             parent = timm.create_model(**self.model)
-        known = timm.get_pretrained_cfg(self.model["model_name"])
+        known: Any = timm.get_pretrained_cfg(self.model["model_name"])
         if self.weights.get("pretrained") and known.num_classes != parent.num_classes and not self.new_head:
             raise SubcloningError(
                 f"parent={self.name} knows {known.num_classes} classes and num_classes is {parent.num_classes}: "
@@ -159,7 +163,7 @@ class TimmParent:
         size, patch = parent.patch_embed.img_size, parent.patch_embed.patch_size
         if any(pixels % p for pixels, p in zip(size, patch, strict=True)):
             raise SubcloningError(f"parent={self.name}: images of {size} are not a whole number of patches of {patch}")
-        return timm.create_model(**{**self.model, **vit.resized(parent, **destination)})
+        return timm.create_model(**{**self.model, **family_of(parent).resized(parent, **destination)})
 
     @property
     def place(self) -> str | None:
@@ -174,9 +178,12 @@ class TimmParent:
     def contents(self) -> dict:
         """What tells the trained weights from others: `sha256` of files here; `commit` of those on the Hub, which are
         downloaded for it."""
-        if self.place or not self.weights.get("pretrained"):
-            return contents(self.place) if self.place else {}
-        repository, _, revision = (self.trained().pretrained_cfg.get("hf_hub_id") or "").partition("@")
+        if self.place:
+            return contents(self.place)
+        if not self.weights.get("pretrained"):
+            return {}
+        model: Any = self.trained()
+        repository, _, revision = (model.pretrained_cfg.get("hf_hub_id") or "").partition("@")
         return {"hub": repository, "commit": repository and hub_commit(repository, revision or None)}
 
     def hold(self, contents: dict) -> None:
@@ -185,18 +192,18 @@ class TimmParent:
             overlay = self.weights.get("pretrained_cfg_overlay") or {}
             self.weights["pretrained_cfg_overlay"] = overlay | {"hf_hub_id": f"{contents['hub']}@{contents['commit']}"}
 
-    def scoring_loss(self, model: nn.Module, images: Tensor) -> Tensor:
+    def scoring_loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         """Summed cross-entropy against the model's own prediction: images that score a parent come without labels."""
-        logits = model(images)
+        logits = model(batch)
         return F.cross_entropy(logits, logits.argmax(-1), reduction="sum")
 
-    def module(self, model: nn.Module, optim: dict, data: ImageData, *, fused: bool) -> ImageClassifier:
+    def module(self, model: Any, optim: dict, data: ImageData, *, fused: bool) -> ImageClassifier:
         if len(data.classes) != model.num_classes:
             raise SubcloningError(
                 f"the data have {len(data.classes)} classes and parent={self.name} {model.num_classes}: set "
                 "parent.model.num_classes, and use weights with such a head"
             )
-        size = (model.patch_embed.proj.in_channels, *model.patch_embed.img_size)
+        size = _input_size(model)
         if tuple(data.preprocessing["input_size"]) != size:
             raise SubcloningError(
                 f"the data are {tuple(data.preprocessing['input_size'])} and parent={self.name} takes {size}: set "
@@ -205,15 +212,23 @@ class TimmParent:
         steps = data.steps_per_epoch, data.validations_per_epoch
         return ImageClassifier(model, optim, data.transform, *steps, fused=fused)
 
-    def workload(self, cfg) -> tuple[dict, float, int]:
-        """(inputs of one sample, samples of a run, tokens of a sample)."""
-        images = cfg.data.get("train_images") or len(instantiate(cfg.data).train)
+    def sample(self, cfg: DictConfig) -> tuple[dict, int]:
+        """(arguments of a forward pass over one image, its patches)."""
+        model: Any
         with torch.device("meta"):
             model = self.child({})
-        image = torch.zeros(1, model.patch_embed.proj.in_channels, *model.patch_embed.img_size)
-        samples = images // cfg.optim.batch_size * cfg.optim.batch_size * cfg.optim.epochs
-        return {"x": image}, samples, model.patch_embed.num_patches
+        return {"x": torch.zeros(1, *_input_size(model))}, model.patch_embed.num_patches
+
+    def workload(self, cfg: DictConfig) -> float:
+        """Images that a run reads."""
+        images = cfg.data.get("train_images") or len(instantiate(cfg.data).train)
+        return images // cfg.optim.batch_size * cfg.optim.batch_size * cfg.optim.epochs
 
     def export(self, model: nn.Module, folder: Path, data: ImageData) -> None:
         """Save for plain timm."""
-        save_for_hf(model, folder, safe_serialization=True, data_config=data.preprocessing)
+        save_for_hf(model, str(folder), safe_serialization=True, data_config=data.preprocessing)
+
+
+def _input_size(model: Any) -> tuple[int, int, int]:
+    """(channels, height, width) of the images that a timm model takes."""
+    return model.patch_embed.proj.in_channels, *model.patch_embed.img_size

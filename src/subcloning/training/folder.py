@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from transformers.utils import flatten_dict
 
 from ..errors import SubcloningError
 from ..files import atomic, locked
 from .interruptions import LAST, PREVIOUS, StopAtStep, newest_checkpoint
+from .protocols import parent_of
 from .record import SYNCED, WANDB_ID, own_config, read_json
 
 # What a run is. The logger says only who is told.
@@ -82,7 +82,7 @@ def _claim(folder: Path, cfg: DictConfig) -> Begun:
         what = ", ".join(f"{key} = {old} (wanted {new})" for key, (old, new) in others.items())
         raise SubcloningError(f"{folder} holds another run: {what}. {MEND}")
     if uses_parent(cfg) and (before := (known.get("parent") or {}).get("sha256")):
-        parent = instantiate(cfg.parent, _convert_="all")
+        parent = parent_of(cfg)
         if parent.place is None or Path(parent.place).exists():  # a run that goes on does not need it
             now = parent.contents().get("sha256")
             if now != before:

@@ -1,11 +1,11 @@
 """Fully sharded data parallelism (FSDP2), for models whose training does not fit one device."""
 
-from collections.abc import Iterable
-
 from pytorch_lightning import LightningModule
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from ..method.axes import family_of
 
 
 class FullySharded(ModelParallelStrategy):
@@ -22,15 +22,16 @@ class FullySharded(ModelParallelStrategy):
         super().setup_environment()
 
 
-def shard(module: LightningModule, models: Iterable[tuple[nn.Module, nn.ModuleList]]) -> None:
-    """Under `FullySharded`, split (model, its blocks) over the devices, unless that was done; else do nothing.
+def shard(module: LightningModule, *models: nn.Module) -> None:
+    """Under `FullySharded`, split the models of a task over the devices, unless that was done; else do nothing.
 
     A block is gathered for its forward and backward pass alone. The models must have their weights by now.
     """
     if not isinstance(module.trainer.strategy, FullySharded):
         return
+    assert module.device_mesh  # the strategy has made it
     mesh = module.device_mesh["data_parallel"]
-    for model, blocks in models:
+    for model in models:
         if not isinstance(model, FSDPModule):
-            for part in (*blocks, model):
+            for part in (*family_of(model).blocks(model), model):
                 fully_shard(part, mesh=mesh)

@@ -17,8 +17,14 @@ from ..method.refit import refit
 from ..method.scores import Scores
 from ..method.scoring import score
 from ..method.surgery import apply_plan
+from .protocols import Data, Parent
 from .ranks import broadcast_weights, from_rank_zero
-from .record import plan_table
+from .record import plan_table, wandb_run_of
+
+
+def child_of(parent: Parent, cfg: DictConfig) -> nn.Module:
+    """A model of the run's shape (configs/destination), as the library initialises it."""
+    return parent.child({key: value for key, value in cfg.destination.items() if key != "name"})
 
 
 class Start(Callback):
@@ -27,18 +33,18 @@ class Start(Callback):
     Not for a run that goes on: its weights are in the checkpoint.
     """
 
-    def __init__(self, cfg: DictConfig, parent, data, folder: Path):
+    def __init__(self, cfg: DictConfig, parent: Parent, data: Data, folder: Path):
         self.cfg, self.parent, self.data, self.folder = cfg, parent, data, folder
 
     def setup(self, trainer: Trainer, module, stage: str) -> None:
         if stage != "validate":  # which comes first
             return
-        model = module.model
-        init = self.cfg.init
-        scoring = bool(init.select and (rules_of(init.select) & {*SCORED} or init.blocks == "least"))
+        model, init = module.model, self.cfg.init
         if init.select:
-            parent = self.parent.trained() if scoring else None
-            scores = self._scores(trainer, parent) if scoring else None
+            parent, scores = None, None
+            if rules_of(init.select) & {*SCORED} or init.blocks == "least":
+                parent = self.parent.trained()
+                scores = self._scores(trainer, parent)
             from_rank_zero(self._subclone, trainer, parent, model, scores)
         if trainer.world_size > 1:
             broadcast_weights(model, trainer.strategy.root_device)
@@ -49,8 +55,8 @@ class Start(Callback):
         parent = parent or self.parent.trained()
         plan = subcloned(self.cfg.init, parent, model, scores, self.cfg.seed, self.data)
         plan.save(self.folder / "plan.safetensors")
-        if trainer.logger:
-            trainer.logger.experiment.log({"plan": plan_table(plan)})
+        if wandb_run := wandb_run_of(trainer):
+            wandb_run.log({"plan": plan_table(plan)})
 
     def _scores(self, trainer: Trainer, parent: nn.Module) -> Scores:
         """From the data that all ranks together read once. Only this is worth the device."""
@@ -69,7 +75,9 @@ class Start(Callback):
         return scores.normalised() if init.score.normalised else scores
 
 
-def subcloned(init: DictConfig, parent: nn.Module, child: nn.Module, scores: Scores | None, seed: int, data) -> Plan:
+def subcloned(
+    init: DictConfig, parent: nn.Module, child: nn.Module, scores: Scores | None, seed: int, data: Data
+) -> Plan:
     """Fill `child` as `init` (configs/init) says; return what was kept."""
     if init.scale not in (True, False, "measured"):
         raise SubcloningError(f"init.scale={init.scale!r}: expected true, false or measured")
@@ -90,7 +98,7 @@ def assert_same_weights(model: nn.Module) -> None:
     digest = hashlib.sha256()
     for tensor in model.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-    found = [None] * dist.get_world_size()
+    found = [""] * dist.get_world_size()
     dist.all_gather_object(found, digest.hexdigest())
     if len(set(found)) != 1:
         raise SubcloningError(f"the ranks begin with different weights (checksums {found}): do all run the same code?")

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Callback
+from pytorch_lightning import Callback, Trainer
 
 from ..errors import SubcloningError
 from ..files import ROOT, atomic
@@ -74,35 +74,41 @@ def wandb_id(folder: Path, run: str) -> str:
     return file.read_text().strip()
 
 
+def wandb_run_of(trainer: Trainer) -> Any:
+    """W&B's object of the run that logs there, or None."""
+    logger: Any = trainer.logger
+    return logger and logger.experiment
+
+
 def plan_table(plan: Plan):
     """A W&B table of what the plan keeps of each axis."""
     import wandb
 
-    rows = [
+    rows: list[Any] = [
         [key, old, new, plan.kept(key, limit=new) if key in plan.maps else ""] for key, (old, new) in plan.sizes.items()
     ]
     return wandb.Table(columns=["axis", "parent", "child", "kept"], data=rows)
 
 
-def provenance(data: dict) -> dict:
-    """Code revision, package versions and hardware, and what the `data` were."""
-    root = ROOT
+def revision() -> dict:
+    """Of the code: the commit, and whether it was modified since."""
+    if (ROOT / SNAPSHOT).exists():
+        return read_json(ROOT / SNAPSHOT)  # of when it was taken
 
-    def git(*args):
+    def git(*args: str | Path) -> str:
         if not shutil.which("git"):
             return ""
-        return subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
-    code = {
-        "revision": git("rev-parse", "HEAD"),
-        "modified": bool(git("status", "--porcelain", "--", root / "src", root / "configs")),
-    }
-    if (root / SNAPSHOT).exists():
-        code = json.loads((root / SNAPSHOT).read_text())  # of when it was taken
-    return code | {
+    modified = git("status", "--porcelain", "--", ROOT / "src", ROOT / "configs")
+    return {"revision": git("rev-parse", "HEAD"), "modified": bool(modified)}
+
+
+def provenance() -> dict:
+    """Code revision, package versions and hardware."""
+    return revision() | {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
-        "data": data,
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
@@ -118,7 +124,7 @@ class History(Callback):
     def __init__(self, path: Path):
         self.path = path
         self.rows: list[dict] = []
-        self.started: float | None = None
+        self.started = 0.0
 
     @property
     def seconds(self) -> float:
@@ -151,19 +157,3 @@ class History(Callback):
         if trainer.is_global_zero:
             with atomic(self.path) as temporary:
                 pd.DataFrame(self.rows).to_csv(temporary, index=False, float_format="%.6g")
-
-
-class Throughput(Callback):
-    """Tells the logger the samples/s since the last validation; metrics.csv is the same on any machine."""
-
-    def on_train_start(self, trainer, module) -> None:
-        self.began = time.perf_counter(), trainer.global_step
-
-    on_validation_end = on_train_start
-
-    def on_validation_start(self, trainer, module) -> None:
-        if trainer.logger and trainer.state.fn == "fit":
-            start, step = self.began
-            samples = (trainer.global_step - step) * trainer.datamodule.batch_size
-            speed = samples / (time.perf_counter() - start)
-            trainer.logger.log_metrics({"samples_per_second": speed}, trainer.global_step)

@@ -7,6 +7,7 @@ import sys
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -23,11 +24,13 @@ from ..data.images.augment import refuse_idle_recipe
 from ..files import atomic
 from ..method.plan import make_plan
 from .distillation import Teacher
+from .flops import Throughput
 from .folder import Begun, claimed, uses_parent
-from .initialise import Start
+from .initialise import Start, child_of
 from .interruptions import LAST, PREVIOUS, SafeCheckpoints, StopAtStep
+from .protocols import Data, Parent, Task, data_of, offering, parent_of
 from .ranks import from_rank_zero, start_ranks
-from .record import History, Throughput, own_config, provenance, record_start, wandb_id, write_json
+from .record import History, own_config, provenance, record_start, wandb_id, wandb_run_of, write_json
 
 
 def run(cfg: DictConfig) -> dict:
@@ -40,50 +43,56 @@ def run(cfg: DictConfig) -> dict:
     refuse_idle_recipe(cfg)
     quieten()
     folder = Path(cfg.run_dir)
+    history = History(folder / "metrics.csv")
     with StopAtStep(folder) as stop, ExitStack() as held:
-        trainer = _trainer(cfg, folder, [History(folder / "metrics.csv"), stop])
+        trainer = _trainer(cfg, folder, [history, stop])
         start_ranks(trainer)
         begun = from_rank_zero(lambda: held.enter_context(claimed(folder, cfg, stop)))
         if begun.summary:
             if begun.moved:
-                begun.same_data(instantiate(cfg.data, _convert_="all").provenance)
+                begun.same_data(data_of(cfg).provenance)
             if trainer.is_global_zero:
                 print(f"done before: {folder}")
             return begun.summary
         parent, module, data = prepare(cfg, trainer, begun)
-        summary = train(cfg, trainer, module, data, begun.checkpoint)
+        summary = train(trainer, module, data, begun.checkpoint, history)
         export(cfg, trainer, module, data, parent, summary)
     return summary
 
 
-def prepare(cfg: DictConfig, trainer: Trainer, begun: Begun) -> tuple:
-    """(parent, module, data), all that training needs; and the record of what it was."""
-    parent = instantiate(cfg.parent, _convert_="all")
+def prepare(cfg: DictConfig, trainer: Trainer, begun: Begun) -> tuple[Parent, Task, Data]:
+    """All that training needs; and the record of what it was."""
+    parent = parent_of(cfg)
     if cfg.init.select:
         with torch.device("meta"):  # shapes that do not fit are found before anything is downloaded
-            make_plan(parent.child({}), parent.child(_shape(cfg)), select="first")
+            make_plan(parent.child({}), child_of(parent, cfg), select="first")
     weights = begun.provenance.get("parent") if begun.checkpoint else None
     if uses_parent(cfg) and not begun.checkpoint:
         weights = from_rank_zero(parent.contents)  # the Hub's are then in the cache for the others
     parent.hold(weights or {})
-    data = instantiate(cfg.data, _convert_="all")
+    data = data_of(cfg)
     if begun.checkpoint:
         begun.same_data(data.provenance)
     trainer.accumulate_grad_batches = accumulation(data.batch_size, trainer.world_size, cfg.micro_batch)
-    seed_everything(cfg.seed, verbose=False)  # whatever the data drew
-    model = parent.child(_shape(cfg))
-    optim = OmegaConf.to_container(cfg.optim, resolve=True)
-    fused = not str(cfg.trainer.precision).endswith("mixed")
-    module = parent.module(model, optim, data, fused=fused)
+    module = _task(cfg, parent, data)
     trainer.fit_loop.max_epochs = module.validations  # one of Lightning's is the time from one validation to the next
-    if cfg.get("distill"):
-        module.teacher = Teacher(parent.trained(), **cfg.distill)
-    if not begun.checkpoint:
-        trainer.callbacks.append(Start(cfg, parent, data, begun.folder))
-    if cfg.compile:
-        model.compile()  # in place: the names of the parameters stay
+    callbacks = [Throughput(parent, cfg)] + ([] if begun.checkpoint else [Start(cfg, parent, data, begun.folder)])
+    trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
     from_rank_zero(_record, cfg, trainer, begun, {"data": data.provenance, "parent": weights})
     return parent, module, data
+
+
+def _task(cfg: DictConfig, parent: Parent, data: Data) -> Task:
+    """What is trained: a model of the run's shape, with the library's initial weights."""
+    seed_everything(cfg.seed, verbose=False)  # whatever the data drew
+    model = child_of(parent, cfg)
+    optim: Any = OmegaConf.to_container(cfg.optim, resolve=True)
+    module = parent.module(model, optim, data, fused=not str(cfg.trainer.precision).endswith("mixed"))
+    if cfg.get("distill"):
+        module.teacher = Teacher(parent.trained(), **cfg.distill)
+    if cfg.compile:
+        model.compile()  # in place: the names of the parameters stay
+    return offering(Task, module)
 
 
 def _record(cfg: DictConfig, trainer: Trainer, begun: Begun, what: dict) -> None:
@@ -91,8 +100,7 @@ def _record(cfg: DictConfig, trainer: Trainer, begun: Begun, what: dict) -> None
     for stray in begun.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
         shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
     how = {"ranks": trainer.world_size, "passes": trainer.accumulate_grad_batches}
-    entry = provenance({}) | how | what
-    entry = record_start(begun.folder / "provenance.json", entry, resumed=bool(begun.checkpoint))
+    entry = record_start(begun.folder / "provenance.json", provenance() | how | what, resumed=bool(begun.checkpoint))
     if cfg.logger.wandb:
         os.environ.setdefault("WANDB_SILENT", "true")  # one line per run is enough
         from pytorch_lightning.loggers import WandbLogger
@@ -103,31 +111,28 @@ def _record(cfg: DictConfig, trainer: Trainer, begun: Begun, what: dict) -> None
         trainer.logger.experiment.config.update({"provenance": entry}, allow_val_change=True)
 
 
-def train(cfg: DictConfig, trainer: Trainer, module, data, checkpoint: Path | None) -> dict:
+def train(trainer: Trainer, module: Task, data: Data, checkpoint: Path | None, history: History) -> dict:
     """Validate the beginning, train on to the end, and return the summary."""
+    parts: dict[str, Any] = {"model": module, "datamodule": data}
     failed = True
     try:
         if not checkpoint:
-            trainer.validate(module, data, verbose=False)
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-        (history,) = (callback for callback in trainer.callbacks if isinstance(callback, History))
-        summary = {
-            "parameters": sum(p.numel() for p in module.model.parameters()),
-            "seconds": round(history.seconds, 1),
-            **history.rows[-1],
-        }
+            trainer.validate(**parts, verbose=False)
+        trainer.fit(**parts, ckpt_path=checkpoint, weights_only=True)
+        parameters = sum(p.numel() for p in module.model.parameters())
+        summary = {"parameters": parameters, "seconds": round(history.seconds, 1), **history.rows[-1]}
         if skipped := getattr(data, "skipped", 0):
             summary["skipped_images"] = skipped
-        if trainer.logger:
-            trainer.logger.experiment.summary.update(summary)
+        if wandb_run := wandb_run_of(trainer):
+            wandb_run.summary.update(summary)
         failed = False
     finally:
-        if trainer.logger:  # a sweep's next run must not log into this one
-            trainer.logger.experiment.finish(exit_code=int(failed))
+        if wandb_run := wandb_run_of(trainer):  # a sweep's next run must not log into this one
+            wandb_run.finish(exit_code=int(failed))
     return summary
 
 
-def export(cfg: DictConfig, trainer: Trainer, module, data, parent, summary: dict) -> None:
+def export(cfg: DictConfig, trainer: Trainer, module: Task, data: Data, parent: Parent, summary: dict) -> None:
     """Leave the trained weights for plain timm or transformers, and last the summary."""
     folder = Path(cfg.run_dir)
     state = trainer.strategy.lightning_module_state_dict()  # all ranks take part where the model is sharded
@@ -135,7 +140,7 @@ def export(cfg: DictConfig, trainer: Trainer, module, data, parent, summary: dic
         for name, prefix in {"model": "model.", "model_ema": "ema.module."}.items():
             trained = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             if trained:
-                whole = parent.child(_shape(cfg))
+                whole = child_of(parent, cfg)
                 whole.load_state_dict(trained)
                 shutil.rmtree(folder / name, ignore_errors=True)
                 with atomic(folder / name) as temporary:
@@ -143,10 +148,6 @@ def export(cfg: DictConfig, trainer: Trainer, module, data, parent, summary: dic
         (folder / PREVIOUS).unlink(missing_ok=True)
         write_json(folder / "summary.json", summary)
         print(f"{cfg.run}: {module.headline} {summary[module.headline]:.4g}, {summary['seconds']} s")
-
-
-def _shape(cfg: DictConfig) -> dict:
-    return {key: value for key, value in cfg.destination.items() if key != "name"}
 
 
 class SeededSteps(Callback):
@@ -196,12 +197,12 @@ def _trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback]) -> Traine
         save_on_train_epoch_end=True,
         every_n_epochs=cfg.checkpoint_every,
     )
-    callbacks = [Throughput(), SeededSteps(cfg.seed), *callbacks, checkpoints]
+    callbacks = [SeededSteps(cfg.seed), *callbacks, checkpoints]
     sweeping = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     watched = sys.stderr.isatty() and not sweeping  # in a job's log a progress bar is noise
     if watched:
         callbacks.append(TQDMProgressBar(leave=False))
-    plugins = [SafeCheckpoints()]
+    plugins: list[Any] = [SafeCheckpoints()]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # StopAtStep does that
     return Trainer(

@@ -1,5 +1,7 @@
 """One small file per model family. Importing this package makes them all known; none imports its model's library."""
 
-from . import gpt2, vit
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = ["gpt2", "vit"]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -3,6 +3,15 @@
 from ..axes import Family, Probe, register
 from .shape import heads_and_blocks
 
+
+def resized(parent, **shape) -> dict[str, int | None]:
+    """Arguments of `GPT2Config` for a child, whose heads keep their size; `shape`: see `heads_and_blocks`."""
+    config = parent.config
+    heads, blocks = heads_and_blocks(config.n_head, config.n_layer, **shape)
+    inner = config.n_inner and config.n_inner * heads // config.n_head  # None stands for four times the width
+    return {"n_embd": config.n_embd // config.n_head * heads, "n_head": heads, "n_layer": blocks, "n_inner": inner}
+
+
 GPT2 = register(
     Family(
         name="HF GPT-2",
@@ -50,15 +59,6 @@ GPT2 = register(
             "transformer.h.{block}.ln_2": ("transformer.h.{block}.mlp.c_fc",),
             "transformer.ln_f": ("lm_head",),
         },
+        resized=resized,
     )
 )
-
-
-def resized(parent, **shape) -> dict[str, int | None]:
-    """Arguments of `GPT2Config` for a child of `parent`, its head size kept; `shape` as in `heads_and_blocks`.
-
-    parent: a GPT2Config.
-    """
-    heads, blocks = heads_and_blocks(parent.n_head, parent.n_layer, **shape)
-    inner = parent.n_inner and parent.n_inner * heads // parent.n_head  # None stands for four times the width
-    return {"n_embd": parent.n_embd // parent.n_head * heads, "n_head": heads, "n_layer": blocks, "n_inner": inner}

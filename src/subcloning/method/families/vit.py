@@ -16,6 +16,13 @@ def unrotatable(model) -> str:
     return ""
 
 
+def resized(parent, **shape) -> dict[str, int]:
+    """Arguments of `timm.create_model` for a child, whose heads keep their size; `shape`: see `heads_and_blocks`."""
+    attention = parent.blocks[0].attn
+    heads, blocks = heads_and_blocks(attention.num_heads, len(parent.blocks), **shape)
+    return {"embed_dim": heads * attention.head_dim, "num_heads": heads, "depth": blocks}
+
+
 VIT = register(
     Family(
         name="timm ViT",
@@ -84,15 +91,6 @@ VIT = register(
         },
         unsupported=unsupported,
         unrotatable=unrotatable,
+        resized=resized,
     )
 )
-
-
-def resized(parent, **shape) -> dict[str, int]:
-    """Arguments of `timm.create_model` for a child of `parent`, its head size kept; `shape` as in `heads_and_blocks`.
-
-    parent: a VisionTransformer, the meta device will do.
-    """
-    attention = parent.blocks[0].attn
-    heads, blocks = heads_and_blocks(attention.num_heads, len(parent.blocks), **shape)
-    return {"embed_dim": heads * attention.head_dim, "num_heads": heads, "depth": blocks}
