@@ -20,6 +20,7 @@ import os
 import shutil
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -56,7 +57,8 @@ def _values(overrides: list[str]) -> dict[str, list[str]]:
 
 def resolved(cfg: DictConfig) -> DictConfig:
     """`cfg` with all interpolations replaced by their values."""
-    return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    return OmegaConf.create(values)
 
 
 def profile(name: str, overrides: list[str]) -> DictConfig:

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
@@ -17,13 +18,15 @@ from .files import atomic
 from .method.plan import Plan
 from .training.record import CURVE, SYNCED, plan_table, read_json, wandb_id
 
+Mode = Literal["online", "offline"]
 
-def sync(folder: Path, mode: str = "online") -> int:
+
+def sync(folder: Path, mode: Mode = "online") -> int:
     """Send the run in `folder`; return how many new rows its curve had. mode: as for `wandb.init`."""
     import wandb
 
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    rows = pd.read_csv(folder / "metrics.csv").to_dict("records")
+    rows: list[dict[Any, Any]] = pd.read_csv(folder / "metrics.csv").to_dict("records")
     if config["logger"]["wandb"] and not config["logger"]["wandb"]["offline"]:
         return 0  # sent while it ran
     mark = folder / f"{SYNCED}{mode}.json"
@@ -44,7 +47,7 @@ def sync(folder: Path, mode: str = "online") -> int:
         if not sent["rows"] and (folder / "plan.safetensors").exists():
             run.log({"plan": plan_table(Plan.load(folder / "plan.safetensors"))}, step=0)
         for row in new:
-            known = {key: value for key, value in row.items() if pd.notna(value)}
+            known = {str(key): value for key, value in row.items() if pd.notna(value)}
             run.log(known | {f"{CURVE}{key}": value for key, value in known.items()}, step=int(row["step"]))
         if finished:
             run.summary.update(read_json(folder / "summary.json"))
@@ -53,7 +56,7 @@ def sync(folder: Path, mode: str = "online") -> int:
     return len(new)
 
 
-def sync_table(experiment: str, file: Path, mode: str = "online") -> None:
+def sync_table(experiment: str, file: Path, mode: Mode = "online") -> None:
     """Send a study's table, such as `experiments/digits/table.csv`, as a W&B run of its own."""
     import wandb
 
@@ -70,7 +73,7 @@ def main() -> None:
     parser.add_argument("--offline", action="store_true", help="write W&B's files instead, for `wandb sync` elsewhere")
     parser.add_argument("--table", type=Path, help="the study's table too, such as experiments/digits/table.csv")
     args = parser.parse_args()
-    mode = "offline" if args.offline else "online"
+    mode: Mode = "offline" if args.offline else "online"
     root = Path(os.environ.get("SUBCLONING_RUNS", "runs")) / args.experiment
     folders = sorted(file.parent for file in root.glob("**/metrics.csv"))
     if not folders:

@@ -37,6 +37,7 @@ class ImageClassifier(LightningModule):
     fused: the faster optimiser, which Lightning does not let clip gradients in mixed precision.
     """
 
+    metrics: Any  # an nn.ModuleDict of such, by prefix and name
     headline = "val_accuracy"
     unit = "samples", 1
     teacher: Teacher | None = None

@@ -69,7 +69,7 @@ class Throughput(Callback):
             torch.cuda.synchronize()
         start, step = self.began
         steps = (trainer.global_step - step) / (time.perf_counter() - start)
-        samples = steps * trainer.datamodule.batch_size
+        samples = steps * trainer.datamodule.batch_size  # type: ignore[attr-defined]
         name, size = module.unit
         self.speed = {f"{name}_per_second": samples * size}
         if peak := peak_flops(module.device):

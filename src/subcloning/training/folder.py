@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -18,13 +18,13 @@ from .record import SYNCED, WANDB_ID, own_config, read_json
 # What a run is. The logger says only who is told.
 IDENTITY = ("name", "parent", "destination", "init", "data", "optim", "distill", "trainer", "seed")
 # But not where the code for it lies (_target_), what it runs on, and how data are read;
-NOT_IDENTITY = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
+NOT_IDENTITY: tuple[str, ...] = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 NOT_IDENTITY += ("data.workers", "data.verify")
 # nor where things lie. Their contents, which provenance.json has, count instead.
-PARENT_PLACES = ("parent.weights.checkpoint_path", "parent.weights.path")
+PARENT_PLACES: tuple[str, ...] = ("parent.weights.checkpoint_path", "parent.weights.path")
 PARENT_PLACES += tuple(f"data.parent_preprocessing.{key.removeprefix('parent.')}" for key in PARENT_PLACES)
-DATA_PLACES = ("data.folder", "data.train", "data.validation", "data.corpus.folder", "data.corpus.source.train")
-DATA_PLACES += ("data.corpus.source.validation", "data.corpus.tokenizer.path")
+DATA_PLACES: tuple[str, ...] = ("data.folder", "data.train", "data.validation", "data.corpus.folder")
+DATA_PLACES += ("data.corpus.source.train", "data.corpus.source.validation", "data.corpus.tokenizer.path")
 
 
 class Begun(NamedTuple):
@@ -111,7 +111,8 @@ def _read_config(file: Path) -> dict:
             raise ValueError("no mapping")
     except (yaml.YAMLError, OSError, ValueError) as error:
         raise SubcloningError(f"{file} cannot be read ({error}). {MEND}") from error
-    return OmegaConf.to_container(config)
+    known: Any = OmegaConf.to_container(config)
+    return known
 
 
 def _differing(found: dict, wanted: dict) -> dict[str, tuple]:

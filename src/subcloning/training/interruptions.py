@@ -94,7 +94,7 @@ class StopAtStep(Callback):
         finally:
             self.waiting = False
 
-    def _listen(self, *args) -> list:
+    def _listen(self) -> list:
         if threading.current_thread() is not threading.main_thread():
             return []  # where Python allows no handlers
         return [signal.signal(signum, self._note) for signum in self.SIGNALS]
@@ -107,7 +107,11 @@ class StopAtStep(Callback):
         for signum, handler in zip(self.SIGNALS, self.before, strict=False):
             signal.signal(signum, handler or signal.SIG_DFL)
 
-    on_validation_start = on_train_start = _listen  # again, after Lightning has installed its own
+    def on_validation_start(self, trainer: Trainer, module) -> None:
+        self._listen()  # again, after Lightning has installed its own handlers
+
+    def on_train_start(self, trainer: Trainer, module) -> None:
+        self._listen()
 
     def on_train_batch_end(self, trainer: Trainer, module, outputs, batch, batch_idx: int) -> None:
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
@@ -116,7 +120,7 @@ class StopAtStep(Callback):
             self._stop_if_told(trainer, module)
 
     def on_train_epoch_end(self, trainer: Trainer, module) -> None:
-        if trainer.current_epoch + 1 < trainer.max_epochs:
+        if trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             self._stop_if_told(trainer, module)
 
     def _stop_if_told(self, trainer: Trainer, module) -> None:

@@ -6,7 +6,7 @@ where it is neither a classifier of images nor a language model.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -109,10 +109,7 @@ def data_of(cfg: DictConfig) -> Data:
     return offering(Data, instantiate(cfg.data, _convert_="all"))
 
 
-P = TypeVar("P")
-
-
-def offering(protocol: type[P], thing: Any) -> P:
+def offering(protocol: Any, thing: Any) -> Any:
     """`thing`, if it has all that the protocol names."""
     names = {*protocol.__annotations__, *(name for name in vars(protocol) if not name.startswith("_"))}
     if lacking := sorted(names - {*dir(thing)}):

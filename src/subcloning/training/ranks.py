@@ -4,6 +4,7 @@ import itertools
 import pickle
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -35,7 +36,8 @@ def from_rank_zero(do: Callable, *args):
     """
     if not (dist.is_initialized() and dist.get_world_size() > 1):
         return do(*args)
-    store, key = dist.group.WORLD.get_group_store(), f"subcloning/{next(_calls)}"
+    group: Any = dist.group.WORLD
+    store, key = group.get_group_store(), f"subcloning/{next(_calls)}"
     if dist.get_rank():
         store.wait([key], timedelta(days=365))
         result, error = pickle.loads(store.get(key))
