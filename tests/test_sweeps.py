@@ -72,7 +72,7 @@ def test_only_gpus_that_are_ours(machine, monkeypatch):
 
 @pytest.mark.parametrize(
     ("count", "options"),
-    [(4, {"mode": "RUN"}), (4, {"launcher": "submitit_slurm"}), (0, {}), (4, {"launcher": "basic"})],
+    [(4, {"mode": "RUN"}), (0, {}), (4, {"launcher": "basic"})],
 )
 def test_devices_are_left_alone_elsewhere(machine, count, options):
     take_device(machine(count, **options))
@@ -83,7 +83,6 @@ def test_devices_are_left_alone_elsewhere(machine, count, options):
 def test_runs_of_several_devices_are_not_swept_here(machine, launcher, monkeypatch):
     with pytest.raises(SubcloningError, match=r"trainer.devices=8: a sweep on one machine gives each run one device"):
         take_device(machine(8, "trainer=gpu_8", launcher=launcher))
-    take_device(machine(8, "trainer=gpu_8", launcher="submitit_slurm"))
     monkeypatch.setenv("SLURM_PROCID", "3")  # under srun, which has started all ranks, and each the whole sweep
     take_device(machine(8, "trainer=gpu_8", launcher="basic"))
     take_device(machine(8, "trainer=gpu_8", mode="RUN"))

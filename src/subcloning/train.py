@@ -22,10 +22,7 @@ def main(cfg: DictConfig) -> None:
         print(stop, file=sys.stderr, flush=True)
         if os.environ.get("SLURM_PROCID", "0") != "0":
             sys.exit()  # with no error, for which srun would end rank 0 before it has requeued the job
-        handler = signal.getsignal(stop.signum)
-        if callable(handler):
-            handler(stop.signum, None)  # submitit's, which requeues the job
-        elif stop.signum != signal.SIGTERM and "SLURM_JOB_ID" in os.environ:
+        if stop.signum != signal.SIGTERM and "SLURM_JOB_ID" in os.environ:
             requeue()
         sys.exit(128 + stop.signum)
 

@@ -238,29 +238,3 @@ def test_two_nodes_train_as_one(sweep):
         torch.testing.assert_close(weights[0][name], weights[1][name], atol=1e-3, rtol=0)  # Adam magnifies rounding
     said = (two / "logs" / "0.out").read_text()
     assert "2 ranks begin with the same weights" in said
-
-
-def test_submitit_launchers(folder):
-    """Hydra's own way: local, and on SLURM, where submitit's USR2 saves, requeues and goes on."""
-    weights = f"parent.weights.checkpoint_path={folder}/parent.safetensors"
-    command = [sys.executable, "-m", "subcloning.train", "-m", "experiment=digits", *TINY, weights, *LONG]
-    local = ["name=submitit_local", "optim.epochs=1", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=30"]
-    subprocess.run([*command, *local], check=True, capture_output=True)
-    assert len(list(folder.glob("runs/submitit_local/*/*/summary.json"))) == 1
-    slurm = ["name=submitit_slurm", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=60"]
-    slurm += ["hydra.launcher.cpus_per_task=1", "hydra.launcher.name=submitit"]
-    with subprocess.Popen([*command, *slurm], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as launcher:
-        end = time.time() + 300
-        while not (found := list(folder.glob("runs/submitit_slurm/*/*/last.ckpt"))):
-            assert time.time() < end
-            time.sleep(0.5)
-        (run_dir,) = (path.parent for path in found)
-        subprocess.run(["scancel", "--signal=USR2", "--name=submitit"], check=True)
-        while launcher.poll() is None:
-            assert time.time() < end
-            hurry()
-            time.sleep(0.5)
-    assert launcher.returncode == 0
-    assert epochs(run_dir) == 40
-    logs = "".join(file.read_text() for file in folder.glob("runs/.submitit/*/*_log.err"))
-    assert logs.count("stopped by SIGUSR2") == 1

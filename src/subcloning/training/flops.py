@@ -44,13 +44,12 @@ def peak_flops(device: torch.device) -> float | None:
 class Throughput(Callback):
     """Tells the logger how fast training was since the last validation; metrics.csv is the same on any machine.
 
-    speed: tokens_per_second of text, samples_per_second of images, over all devices; and mfu, the share of the devices'
-    peak FLOP/s that this takes, where the peak is known.
+    tokens_per_second of text, samples_per_second of images, over all devices; and mfu, the share of the devices' peak
+    FLOP/s that this takes, where the peak is known.
     """
 
     def __init__(self, parent: Parent, cfg: DictConfig):
         self.parent, self.cfg = parent, cfg
-        self.speed: dict[str, float] = {}
 
     @cached_property
     def flops(self) -> float:
@@ -63,7 +62,7 @@ class Throughput(Callback):
         self.began = time.perf_counter(), trainer.global_step
 
     def on_validation_start(self, trainer: Trainer, module) -> None:
-        if trainer.state.fn != "fit":
+        if trainer.state.fn != "fit" or not trainer.logger:
             return
         if module.device.type == "cuda":
             torch.cuda.synchronize()
@@ -71,8 +70,7 @@ class Throughput(Callback):
         steps = (trainer.global_step - step) / (time.perf_counter() - start)
         samples = steps * trainer.datamodule.batch_size  # type: ignore[attr-defined]
         name, size = module.unit
-        self.speed = {f"{name}_per_second": samples * size}
+        speed = {f"{name}_per_second": samples * size}
         if peak := peak_flops(module.device):
-            self.speed["mfu"] = samples * self.flops / (peak * trainer.world_size)
-        if trainer.logger:
-            trainer.logger.log_metrics(self.speed, trainer.global_step)
+            speed["mfu"] = samples * self.flops / (peak * trainer.world_size)
+        trainer.logger.log_metrics(speed, trainer.global_step)

@@ -31,16 +31,14 @@ def take_device(cfg: DictConfig) -> None:
     """
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return
-    launcher = HydraConfig.get().launcher._target_
-    ranks = (
-        "joblib" not in launcher and {"SLURM_PROCID", "LOCAL_RANK"} & os.environ.keys()
-    )  # srun or torchrun made them
-    if cfg.trainer.devices != 1 and "submitit" not in launcher and not ranks:
+    by_joblib = "joblib" in HydraConfig.get().launcher._target_
+    ranks = not by_joblib and {"SLURM_PROCID", "LOCAL_RANK"} & os.environ.keys()  # srun or torchrun made them
+    if cfg.trainer.devices != 1 and not ranks:
         raise SubcloningError(
             f"trainer.devices={cfg.trainer.devices}: a sweep on one machine gives each run one device. Set "
             "trainer.devices=1, or give the runs to SLURM: slurm/README.md"
         )
-    if "joblib" in launcher and cfg.trainer.accelerator != "cpu" and (free := gpus()):
+    if by_joblib and cfg.trainer.accelerator != "cpu" and (free := gpus()):
         os.environ["CUDA_VISIBLE_DEVICES"] = free[HydraConfig.get().job.num % len(free)]
 
 
