@@ -4,14 +4,15 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from ..errors import SubcloningError
+from .arms import BASELINE, REFERENCE, known
 from .speedup import SETTING, best_settings, settings
 from .study import Study
-from .style import COLOURS, LABELS, figure, known, plain_log
-from .text import quality_text, time_text
+from .style import figure, plain_log
 
 DASHES = ("-", "--", ":", "-.")
 
@@ -55,7 +56,7 @@ def tuning_table(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
     name = study.tuned_for
     values, best = settings(grid, study).set_index(SETTING)[name], best_settings(grid, study)
     rows = []
-    for init in known(best.index, LABELS, "LABELS in analysis/style.py"):
+    for init in (arm.name for arm in known(best.index)):
         for decay in sorted(grid["weight_decay"].unique()):
             row = {"init": init, "WD": f"{decay:g}"}
             for lr in sorted(grid["lr"].unique()):
@@ -63,17 +64,20 @@ def tuning_table(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
                 if value is None:
                     text = ""
                 elif not np.isfinite(value):
-                    text = "diverged" if name == "final" else f"> {time_text(grid[study.time].max(), study, digits=0)}"
+                    text = "diverged" if name == "final" else f"> {study.time_text(grid[study.time].max(), digits=0)}"
                 else:
-                    text = time_text(value, study) if name == "time" else quality_text(value, study)
+                    text = study.time_text(value) if name == "time" else study.quality_text(value)
                 winner = (lr, decay) == tuple(best.loc[init, ["lr", "weight_decay"]])
                 row[f"LR {lr:g}"] = f"**{text}**" if winner else text
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def tuning_figure(grid: pd.DataFrame, study: Study):
-    """Validation loss at the end over learning rate, a line for each weight decay; mean over seeds and their range."""
+def tuning_figure(grid: pd.DataFrame, study: Study) -> Figure:
+    """Validation loss at the end over learning rate, a line for each weight decay; mean over seeds and their range.
+
+    Of random, subclone and principal alone, since more would hide each other; the table has all.
+    """
     fig, (ax,) = figure()
     decays = sorted(grid["weight_decay"].unique())
     if len(decays) > len(DASHES):
@@ -83,22 +87,22 @@ def tuning_figure(grid: pd.DataFrame, study: Study):
     best = best_settings(grid, study)
     ends = grid[grid[study.time] == grid[study.time].max()].groupby(SETTING)["val_loss"]
     last = pd.DataFrame({name: ends.agg(name, skipna=False) for name in ("mean", "min", "max")})
-    inits = [name for name in ("random", "subclone", "principal") if name in best.index]
-    for init in inits:
+    shown = [arm for arm in known(best.index) if arm.name in (BASELINE, REFERENCE, "principal")]
+    for init, colour in ((arm.name, arm.ink) for arm in shown):
         for decay, dash in zip(decays, DASHES, strict=False):
             line = last.loc[init].xs(decay, level="weight_decay") if decay in last.loc[init].index.levels[1] else None
             if line is None or line.empty:
                 continue
-            ax.plot(line.index, line["mean"], dash, color=COLOURS[init], marker=".", markersize=4)
-            ax.fill_between(line.index, line["min"], line["max"], color=COLOURS[init], alpha=0.12, linewidth=0)
+            ax.plot(line.index, line["mean"], dash, color=colour, marker=".", markersize=4)
+            ax.fill_between(line.index, line["min"], line["max"], color=colour, alpha=0.12, linewidth=0)
         chosen = tuple(best.loc[init, ["lr", "weight_decay"]])
-        ax.plot(chosen[0], last.loc[(init, *chosen), "mean"], "*", color=COLOURS[init], markersize=9)
+        ax.plot(chosen[0], last.loc[(init, *chosen), "mean"], "*", color=colour, markersize=9)
     ax.set(xscale="log", xlabel="learning rate", ylabel="validation loss at the end")
     plain_log(ax.yaxis)
     rates = sorted(grid["lr"].unique())
     ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
     ax.xaxis.set_minor_locator(NullLocator())
-    keys = [Line2D([], [], color=COLOURS[init], label=LABELS[init]) for init in inits]
+    keys = [Line2D([], [], color=arm.ink, label=arm.label) for arm in shown]
     dashes = zip(decays, DASHES, strict=False)
     keys += [Line2D([], [], color="0.6", linestyle=dash, label=f"WD {decay:g}") for decay, dash in dashes]
     ax.legend(handles=keys, fontsize=6, ncols=2)
@@ -119,7 +123,7 @@ def best_table(grids: dict[str, tuple[pd.DataFrame, Study]]) -> pd.DataFrame:
     rows = [(*row, "-") for row in PAPER]
     for name, (grid, study) in grids.items():
         best = best_settings(grid, study)
-        for init in ("random", "subclone"):
+        for init in (BASELINE, REFERENCE):
             setting = best.loc[init, ["lr", "weight_decay"]]
             rows.append((name, init, *setting, effort(grid, init, *setting)))
     return pd.DataFrame(
