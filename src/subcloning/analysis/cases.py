@@ -8,7 +8,7 @@ from ..errors import SubcloningError
 from ..files import ROOT
 from .arms import ARMS, BASELINE, REFERENCE
 from .comparisons import comparisons, judged
-from .speedup import arms, final, mean_final
+from .speedup import arms, final, mean_final, setting_of
 from .study import Study
 from .style import error_bars, figure
 from .text import mean_text, reached_text
@@ -63,7 +63,7 @@ def compare_cases(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = 
             return f"{time / length:.0%}"
 
         table["share"] = [reached_text(by_arm[init], study, goal, share) for init in table["init"]]
-        setting = by_arm[REFERENCE][["lr", "weight_decay"]].iloc[0].to_dict()
+        setting = setting_of(by_arm[REFERENCE])
         first = {
             "init": REFERENCE,
             **setting,
@@ -79,18 +79,18 @@ def cases_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = No
     """`compare_cases` as text; each case begins with its subclone, whose end an arm reaches after a share of the
     training."""
     rows = []
-    for row in compare_cases(runs, study, grid).itertuples():
-        itself = row.init == REFERENCE
+    for row in compare_cases(runs, study, grid).to_dict("records"):
+        itself = row["init"] == REFERENCE
         rows.append(
             {
-                "case": row.label,
-                "init": f"`{row.init}`",
-                "LR": f"{row.lr:g}",
-                "tuning": row.tuning,
-                "seeds": row.seeds,
-                "at the end": row.final,
-                **({f"{study.unit} better": "-", "": ""} if itself else judged(row.better, study)),
-                "subclone's end after": "-" if itself else row.share,
+                "case": row["label"],
+                "init": f"`{row['init']}`",
+                "LR": f"{row['lr']:g}",
+                "tuning": row["tuning"],
+                "seeds": row["seeds"],
+                "at the end": row["final"],
+                **({f"{study.unit} better": "-", "": ""} if itself else judged(row["better"], study)),
+                "subclone's end after": "-" if itself else row["share"],
             }
         )
     return pd.DataFrame(rows).drop(columns=["tuning"] if grid is None else [])

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from ..errors import SubcloningError
 from .arms import ARMS, REFERENCE, by_question
 from .intervals import Interval, difference
-from .speedup import arms, faster, final, mean_final
+from .speedup import arms, faster, final, mean_final, setting_of
 from .study import Study
 from .style import error_bars, figure, plain_log
 from .text import mean_text, ratio_text, reached_text
@@ -32,7 +32,7 @@ def comparisons(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = No
     for control in by_question(set(parts) - {REFERENCE}):
         arm = parts[control.name]
         last = final(arm, study)
-        setting = arm[["lr", "weight_decay"]].iloc[0].to_dict()
+        setting = setting_of(arm)
         rows.append(
             {
                 "question": control.question,
@@ -60,19 +60,19 @@ def controls_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None =
     """`comparisons` as text."""
     rows = [
         {
-            "which": row.question,
-            "instead": row.answer,
-            "init": f"`{row.init}`",
-            "LR": f"{row.lr:g}",
-            "tuning": row.tuning,
-            "seeds": row.seeds,
-            f"to {study.quality_text(study.target, digits=0)}": row.time,
-            "times as fast": ratio_text(row.sooner),
-            "to subclone's end": row.caught_up,
-            "at the end": row.final,
-            **judged(row.better, study),
+            "which": row["question"],
+            "instead": row["answer"],
+            "init": f"`{row['init']}`",
+            "LR": f"{row['lr']:g}",
+            "tuning": row["tuning"],
+            "seeds": row["seeds"],
+            f"to {study.quality_text(study.target, digits=0)}": row["time"],
+            "times as fast": ratio_text(row["sooner"]),
+            "to subclone's end": row["caught_up"],
+            "at the end": row["final"],
+            **judged(row["better"], study),
         }
-        for row in comparisons(runs, study, grid).itertuples()
+        for row in comparisons(runs, study, grid).to_dict("records")
     ]
     return pd.DataFrame(rows).drop(columns=["tuning"] if grid is None else [])
 

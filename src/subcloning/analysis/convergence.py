@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from ..errors import SubcloningError
-from .arms import BASELINE, known
+from .arms import BASELINE, REFERENCE, known
 from .intervals import Interval, speed_up
-from .speedup import arms, faster, limits, mean_final, times_to_target
+from .speedup import arms, faster, limits, mean_final, setting_of, times_to_target
 from .study import Study
 from .style import SERIES, figure
 from .text import mean_text, ratio_text, reached_text
@@ -29,15 +29,15 @@ def convergence_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | Non
     baseline = parts[BASELINE]
     times = sorted(set.intersection(*(set(arm[study.time]) for arm in parts.values())))
     last, end = times[-1], mean_final(baseline, study)
-    shown = {min(times, key=lambda t, near=near: abs(t - near)) for near in study.shown if near < last} | {last}
+    shown = {times[np.abs(np.subtract(times, near)).argmin()] for near in study.shown if near < last} | {last}
     early = study.target_text
     rows = []
     for init in (arm.name for arm in known(parts)):
         arm = parts[init]
-        setting = {"LR": arm["lr"].iloc[0], "WD": arm["weight_decay"].iloc[0]}
-        row = {"init": init} | {name: f"{value:g}" for name, value in setting.items()}
+        setting = setting_of(arm)
+        row: dict[str, object] = {"init": init, "LR": f"{setting['lr']:g}", "WD": f"{setting['weight_decay']:g}"}
         if grid is not None:
-            row["tuning"] = effort(grid, init, *setting.values())
+            row["tuning"] = effort(grid, init, **setting)
         row["seeds"] = arm["seed"].nunique()
         for time in sorted(shown):
             at = arm.loc[arm[study.time] == time, study.metric]
@@ -92,12 +92,13 @@ def speed_up_figure(studies: dict[str, tuple[pd.DataFrame, Study]]) -> Figure:
         parts = arms(runs, study)
         baseline = parts[BASELINE]
         means = study.sign * baseline.groupby(study.time)[study.metric].mean()
-        shares = np.linspace(0.3, 1, 15)
-        targets = study.sign * (means.iloc[0] + shares * (means.iloc[-1] - means.iloc[0]))
-        ratios = [faster(parts["subclone"], baseline, study, target) for target in targets]
-        shares, ratios = zip(*((s, r) for s, r in zip(shares, ratios, strict=True) if not r.bound), strict=True)
-        ax.plot(shares, [r.value for r in ratios], color=colour, label=name)
-        low, high = ([getattr(r, end) for r in ratios] for end in ("low", "high"))
+        first, gain = means.iloc[0], means.iloc[-1] - means.iloc[0]
+        targets = {share: study.sign * (first + share * gain) for share in np.linspace(0.3, 1, 15)}
+        found = {share: faster(parts[REFERENCE], baseline, study, target) for share, target in targets.items()}
+        ratios = {share: ratio for share, ratio in found.items() if not ratio.bound}
+        shares = [*ratios]
+        value, low, high = ([getattr(r, end) for r in ratios.values()] for end in ("value", "low", "high"))
+        ax.plot(shares, value, color=colour, label=name)
         ax.fill_between(shares, low, high, color=colour, alpha=0.15, linewidth=0)
     ax.axhline(4, color="0.6", linewidth=0.6, linestyle=":")
     ax.set(xlabel="share of what random weights gain in their budget", ylabel="speed-up", yscale="log")

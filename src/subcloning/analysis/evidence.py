@@ -49,7 +49,7 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
         controls = completed(read(f"controls{end}"), own)
         parts = [found for name in ("cases", "distilled") if (found := read(f"{name}{end}")) is not None]
         same = own if controls is None else controls
-        return controls, every_case(pd.concat(parts), same, study) if parts else None
+        return controls, None if same is None or not parts else every_case(pd.concat(parts), same, study)
 
     runs, grid = read_runs(folder / "runs.csv"), read("grid")
     (controls, cases), (controls_grid, cases_grid) = compared(runs), compared(grid, "_grid")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .arms import BIGGER
+from .arms import BASELINE, BIGGER, REFERENCE
 from .cases import cases_figure, cases_table
 from .claims import BEYOND
 from .comparisons import controls_figure, controls_table
@@ -34,7 +34,7 @@ def convergence(root: Path, found: list[Evidence]) -> None:
     """Fig. 1, 9 and 10: random and subcloned, and the speed-up at each target."""
     folder = root / "fig01_09_10_convergence"
     for e in found:
-        runs = _arms(e.runs, "random", "subclone")
+        runs = _arms(e.runs, BASELINE, REFERENCE)
         save(convergence_figure(runs, e.study), folder / e.study.name)
     save(speed_up_figure({e.study.label: (e.runs, e.study) for e in found}), folder / "speed_up")
 
@@ -79,7 +79,7 @@ def ablation(folder: str, init: str) -> Callable[[Path, list[Evidence]], None]:
 
     def make(root: Path, found: list[Evidence]) -> None:
         for e in found:
-            runs = _arms(e.runs, "random", init, "subclone")
+            runs = _arms(e.runs, BASELINE, init, REFERENCE)
             save(convergence_figure(runs, e.study), root / folder / e.study.name)
             write(root / folder / f"{e.study.name}.md", noted(convergence_table(runs, e.study, e.grid)))
 
@@ -90,11 +90,8 @@ def parents(root: Path, found: list[Evidence]) -> None:
     """Fig. 13: from the nearer and from the bigger parent."""
     folder = root / "fig13_parent"
     for e in found:
-        if e.bigger is not None:
-            runs, grid = (
-                pd.concat([_arms(own, "random", "subclone"), bigger.assign(init=BIGGER.name)])
-                for own, bigger in ((e.runs, e.bigger), (e.grid, e.bigger_grid))
-            )
+        runs, grid = _with_bigger(e.runs, e.bigger), _with_bigger(e.grid, e.bigger_grid)
+        if runs is not None:
             save(convergence_figure(runs, e.study), folder / e.study.name)
             write(folder / f"{e.study.name}.md", noted(convergence_table(runs, e.study, grid)))
 
@@ -112,12 +109,12 @@ def principal(root: Path, found: list[Evidence]) -> None:
     """Beyond the paper: directions of the residual stream instead of neurons."""
     for e in found:
         if e.controls is not None and "principal" in set(e.controls["init"]):
-            runs = _arms(e.controls, "random", "subclone", "principal")
+            runs = _arms(e.controls, BASELINE, REFERENCE, "principal")
             save(convergence_figure(runs, e.study), root / "principal" / e.study.name)
             table = convergence_table(runs, e.study, e.controls_grid)
             fill(root / "principal" / "README.md", e.study.name, noted(table))
         if e.map is not None:
-            grid = _arms(e.map, "random", "subclone", "principal")
+            grid = _arms(e.map, BASELINE, REFERENCE, "principal")
             save(tuning_figure(grid, e.study), root / "principal" / f"{e.study.name}_map")
             fill(root / "principal" / "README.md", f"{e.study.name}_map", markdown(tuning_table(grid, e.study)))
 
@@ -151,6 +148,13 @@ FIGURES = {
     "results": all_results,
 }
 ALIASES = {"fig05": "fig03", "fig06": "fig03", "fig08": "fig03", "fig09": "fig01", "fig10": "fig01"}
+
+
+def _with_bigger(own: pd.DataFrame | None, bigger: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Runs of random, of subclone and of the bigger parent's child, where there are both."""
+    if own is None or bigger is None:
+        return None
+    return pd.concat([_arms(own, BASELINE, REFERENCE), bigger.assign(init=BIGGER.name)])
 
 
 def _arms(runs: pd.DataFrame, *inits: str) -> pd.DataFrame:

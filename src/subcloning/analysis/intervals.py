@@ -44,13 +44,14 @@ def difference(arm: pd.Series, baseline: pd.Series) -> Interval:
     seeds = arm.index.intersection(baseline.index)
     if not len(seeds):
         raise SubcloningError(f"no seed in common: {sorted(arm.index)} and {sorted(baseline.index)}")
-    arm, baseline = (values[seeds].fillna(-np.inf).to_numpy(float) for values in (arm, baseline))
-    if len(seeds) == 1 or not np.isfinite([arm, baseline]).all():
+    ends = np.array([values[seeds].fillna(-np.inf).to_numpy(float) for values in (arm, baseline)])
+    if len(seeds) == 1 or not np.isfinite(ends).all():
         with np.errstate(invalid="ignore"):
-            return Interval(float(arm.mean() - baseline.mean()), -np.inf, np.inf)
-    differences = arm - baseline
-    half = stats.t.ppf((1 + LEVEL) / 2, len(seeds) - 1) * stats.sem(differences)
-    return Interval(*(float(differences.mean() + end) for end in (0, -half, half)))
+            return Interval(float(ends[0].mean() - ends[1].mean()), -np.inf, np.inf)
+    differences = ends[0] - ends[1]
+    value = float(differences.mean())
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(seeds) - 1) * stats.sem(differences))
+    return Interval(value, value - half, value + half)
 
 
 def speed_up(baseline: ArrayLike, arm: ArrayLike, limits: tuple[float, float]) -> Interval:

@@ -36,7 +36,7 @@ def blocks_figure(blocks: pd.DataFrame) -> Figure:
 def magnitudes_figure(units: pd.DataFrame) -> Figure:
     """Fig. 3: the mean magnitude of each neuron of the residual stream in one block against another."""
     table = _residual(units)
-    last = table.columns[-1]
+    last = int(table.columns[-1])
     pairs = [(0, last // 2), (last // 2, last), (0, last)]
     fig, axes = figure(columns=2, panels=3)
     for ax, (a, b) in zip(axes, pairs, strict=True):
@@ -52,9 +52,10 @@ def sorted_scores_figure(units: pd.DataFrame) -> Figure:
     fig, axes = figure(columns=2, panels=3)
     shades = np.linspace(0.85, 0.1, units["block"].max() + 1)
     for ax, axis in zip(axes, ("hidden", "head"), strict=False):
-        for block, own in units[units["axis"] == axis].groupby("block"):
+        for block, shade in enumerate(shades):
+            own = units[(units["axis"] == axis) & (units["block"] == block)]
             scores = np.sort(own["score"])[::-1][:TOP]
-            colour = (0, 0.447 * (1 - shades[block]) + 0.2 * shades[block], 0.698, 1 - 0.8 * shades[block])
+            colour = (0, 0.447 * (1 - shade) + 0.2 * shade, 0.698, 1 - 0.8 * shade)
             ends = block in (0, units["block"].max())
             ax.plot(
                 range(1, len(scores) + 1), scores / scores[0], color=colour, label=f"block {block}" if ends else None

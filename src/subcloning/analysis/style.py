@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
@@ -14,7 +15,7 @@ from ..files import atomic
 from .intervals import Interval
 
 SERIES = ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")  # of studies side by side
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.spines.top": False,
@@ -49,7 +50,7 @@ def error_bars(ax: Axes, intervals: Iterable[Interval], heights: Iterable[int], 
     ax.axvline(next((i.neutral for _, i in shown), 0.0), color="0.6", linewidth=0.6, linestyle=":")
 
 
-def plain_log(*axes: Axis) -> None:
+def plain_log(*axes: XAxis | YAxis) -> None:
     """Logarithmic axes whose ticks are plain numbers, for ranges of less than a decade too."""
     for axis in axes:
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})

@@ -1,6 +1,7 @@
 """Which learning rate and weight decay does each init mode like? The paper's Fig. 11 and Table 1."""
 
 from collections.abc import Iterable
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from .speedup import SETTING, best_settings, settings
 from .study import Study
 from .style import figure, plain_log
 
-DASHES = ("-", "--", ":", "-.")
+DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 
 
 def effort(grid: pd.DataFrame, init: str, lr: float, weight_decay: float) -> str:
@@ -24,14 +25,14 @@ def effort(grid: pd.DataFrame, init: str, lr: float, weight_decay: float) -> str
     rate is the highest or the lowest that was tried.
     """
     own = grid[grid["init"] == init]
-    seeds = own.groupby(["lr", "weight_decay"])["seed"].agg(lambda seeds: tuple(sorted(set(seeds))))
-    if (lr, weight_decay) not in seeds.index:
+    seeds: dict[Any, frozenset] = {s: frozenset(runs["seed"]) for s, runs in own.groupby(["lr", "weight_decay"])}
+    if (lr, weight_decay) not in seeds:
         return "not tried"
-    number, chosen = seeds.map(len), len(seeds[(lr, weight_decay)])
-    fewer = (number < chosen).sum()
+    chosen = len(seeds[lr, weight_decay])
+    fewer = sum(len(used) < chosen for used in seeds.values())
     text = [f"{len(seeds) - fewer} x {chosen}"]
     text += [f"{fewer} more on fewer seeds"] if fewer else []
-    text += ["on different seeds"] if seeds[number == chosen].nunique() > 1 else []
+    text += ["on different seeds"] if len({used for used in seeds.values() if len(used) == chosen}) > 1 else []
     tried = own["lr"]
     if tried.nunique() > 1 and lr in (tried.min(), tried.max()):
         text.append("lowest LR" if lr == tried.min() else "highest LR")
@@ -86,17 +87,16 @@ def tuning_figure(grid: pd.DataFrame, study: Study) -> Figure:
         )
     best = best_settings(grid, study)
     ends = grid[grid[study.time] == grid[study.time].max()].groupby(SETTING)["val_loss"]
-    last = pd.DataFrame({name: ends.agg(name, skipna=False) for name in ("mean", "min", "max")})
+    last = pd.DataFrame({name: ends.agg(name, skipna=False) for name in ("mean", "min", "max")}).reset_index()
     shown = [arm for arm in known(best.index) if arm.name in (BASELINE, REFERENCE, "principal")]
     for init, colour in ((arm.name, arm.ink) for arm in shown):
+        own, chosen = last[last["init"] == init], best.loc[init]
         for decay, dash in zip(decays, DASHES, strict=False):
-            line = last.loc[init].xs(decay, level="weight_decay") if decay in last.loc[init].index.levels[1] else None
-            if line is None or line.empty:
-                continue
-            ax.plot(line.index, line["mean"], dash, color=colour, marker=".", markersize=4)
-            ax.fill_between(line.index, line["min"], line["max"], color=colour, alpha=0.12, linewidth=0)
-        chosen = tuple(best.loc[init, ["lr", "weight_decay"]])
-        ax.plot(chosen[0], last.loc[(init, *chosen), "mean"], "*", color=colour, markersize=9)
+            line = own[own["weight_decay"] == decay]
+            ax.plot(line["lr"], line["mean"], dash, color=colour, marker=".", markersize=4)
+            ax.fill_between(line["lr"], line["min"], line["max"], color=colour, alpha=0.12, linewidth=0)
+        star = own[(own["lr"] == chosen["lr"]) & (own["weight_decay"] == chosen["weight_decay"])]
+        ax.plot(star["lr"], star["mean"], "*", color=colour, markersize=9)
     ax.set(xscale="log", xlabel="learning rate", ylabel="validation loss at the end")
     plain_log(ax.yaxis)
     rates = sorted(grid["lr"].unique())

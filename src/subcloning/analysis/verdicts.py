@@ -51,10 +51,8 @@ def lower_optimum(e: Evidence) -> Finding | None:
         return None
     best = best_settings(e.grid, e.study).loc[[BASELINE, REFERENCE], ["lr", "weight_decay"]]
     factors = best.loc[BASELINE] / best.loc[REFERENCE]
-    text = ", ".join(
-        f"{name} {best.loc[REFERENCE, key]:g} against {best.loc[BASELINE, key]:g}"
-        for name, key in (("LR", "lr"), ("WD", "weight_decay"))
-    )
+    names = (("LR", best["lr"]), ("WD", best["weight_decay"]))
+    text = ", ".join(f"{name} {values[REFERENCE]:g} against {values[BASELINE]:g}" for name, values in names)
     verdict = REPRODUCED if factors.min() >= 4 else PARTLY if factors.min() >= 1 and factors.max() > 1 else NOT
     return Finding(text, verdict, e.grid["seed"].nunique())
 
