@@ -10,9 +10,9 @@ from pytorch_lightning import Trainer
 
 from ..method.anatomy import Anatomy
 from ..method.observe import Call, hooked
-from ..method.scores import Scores
 from ..method.scoring import score
 from ..training.run import quieten
+from .parents import unit_table
 
 # What a block puts out instead.
 CHANGES = {"removed": lambda call: call.input, "duplicated": lambda call: call.again(call.output)}
@@ -22,16 +22,6 @@ def measure_units(cfg: DictConfig) -> pd.DataFrame:
     """Scores of the parent of `cfg` (configs/train.yaml), as `unit_table`."""
     model = instantiate(cfg.parent, _convert_="all").trained()
     return unit_table(score(model, instantiate(cfg.data, _convert_="all").scoring_batches(0, 1)))
-
-
-def unit_table(scores: Scores) -> pd.DataFrame:
-    """The scores as a table: axis, block, unit, score, one row each."""
-    rows = [
-        {"axis": axis, "block": block, "unit": unit, "score": value}
-        for axis, block in scores.places
-        for unit, value in enumerate(scores.of(axis, block).tolist())
-    ]
-    return pd.DataFrame(rows)
 
 
 def measure_blocks(cfg: DictConfig) -> pd.DataFrame:

@@ -4,9 +4,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..method.scores import Scores
 from .style import figure, plain_log
 
 TOP = 50  # units, of those that the paper shows
+
+
+def unit_table(scores: Scores) -> pd.DataFrame:
+    """The scores as a table: axis, block, unit, score, one row each."""
+    rows = [
+        {"axis": axis, "block": block, "unit": unit, "score": value}
+        for axis, block in scores.places
+        for unit, value in enumerate(scores.of(axis, block).tolist())
+    ]
+    return pd.DataFrame(rows)
 
 
 def correlations(units: pd.DataFrame) -> pd.DataFrame:
