@@ -160,16 +160,9 @@ BEYOND = (
 
 # Scale, command, and figures, of what would add to the evidence.
 NOT_YET_RUN = (
-    (
-        "small, ViT on CIFAR-10",
-        "experiments/run.sh vit_cifar10 experiments data=cifar10_folder",
-        "Fig. 1, 9, 11, 12, 14; ours",
-    ),
-    (
-        "small, GPT-2 on books",
-        "experiments/run.sh gpt2_books,gpt2_books_depth experiments",
-        "Fig. 1, 10, 11, 12, 14; ours",
-    ),
+    ("small", "experiments/vit_cifar10/run.sh data=cifar10_folder", "Fig. 1, 9, 11, 12, 14; ours"),
+    ("small", "experiments/gpt2_books/run.sh", "Fig. 1, 10, 11, 12, 14; ours"),
+    ("small", "experiments/gpt2_books_depth/run.sh", "Fig. 1, 10, 12, 14; ours"),
     *(
         ("paper", f"python -m subcloning.submit cluster=mine experiment={experiment}", figures)
         for experiment, figures in (
