@@ -11,9 +11,11 @@ import yaml
 from subcloning import SubcloningError
 from subcloning.analysis.cases import every_case
 from subcloning.analysis.convergence import convergence_table
+from subcloning.analysis.evidence import read_evidence
+from subcloning.analysis.figures import report
 from subcloning.analysis.speedup import best_settings, settings, time_to_target
-from subcloning.analysis.studies import fill, report
 from subcloning.analysis.study import STUDIES, Study
+from subcloning.analysis.tables import fill
 from subcloning.analysis.tuning import tuning_table
 
 ROOT = Path(__file__).parents[1]
@@ -107,7 +109,9 @@ def losses(arms):
     return pd.DataFrame(rows)
 
 
-TOKENS = Study("tokens", "val_loss", math.log(1000), tuned_for="final", shown=(0, 50_000, 200_000))
+TOKENS = Study(
+    "tokens", "val_loss", math.log(1000), "final", shown=(0, 50_000, 200_000), name="gpt2_stdlib", label="mine"
+)
 
 
 def test_losses_count_downwards_and_are_shown_as_perplexity():
@@ -135,7 +139,7 @@ def test_committed_results_are_those_of_the_committed_runs(study, tmp_path):
     committed = ROOT / "experiments" / study
     for file in committed.glob("*.csv"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    text = report(tmp_path, STUDIES[study])
+    text = report(tmp_path, read_evidence(tmp_path, STUDIES[study]))
     for name in ("table.csv", "table.md", *(["tuning.md"] if study in TUNED else [])):
         assert (tmp_path / name).read_text() == (committed / name).read_text(), name
     if f"<!-- {study} -->" in (ROOT / "README.md").read_text():
@@ -187,7 +191,7 @@ def test_random_weights_are_those_of_the_study_where_only_the_parent_differs():
     study = curves({"random": [8, 9], "subclone": [4, 5], "uniform": [6, 7]})
     own = curves({"random": [7, 7], "subclone": [5, 5]})
     early = own[own["init"] == "subclone"].assign(case="early_parent")
-    table = every_case(study, pd.concat([early, own.assign(case="random_parent")]))
+    table = every_case(pd.concat([early, own.assign(case="random_parent")]), study, DIGITS)
     random = table[table["init"] == "random"].set_index("case")["val_accuracy"]
     assert (random["early_parent"].to_numpy() == random["half_width"].to_numpy()).all()
     assert (random["random_parent"].to_numpy() == own.loc[own["init"] == "random", "val_accuracy"].to_numpy()).all()

@@ -9,16 +9,16 @@ from subcloning import SubcloningError
 from subcloning.analysis.cases import cases_figure, cases_table
 from subcloning.analysis.comparisons import comparisons, controls_table
 from subcloning.analysis.convergence import convergence_figure, convergence_table, speed_up_figure
+from subcloning.analysis.evidence import Evidence
 from subcloning.analysis.speedup import best_settings
-from subcloning.analysis.style import COLOURS, LABELS
 from subcloning.analysis.tuning import effort, effort_text, tuning_figure, tuning_table
-from subcloning.analysis.verdicts import NOT, Evidence, better_end, better_in_all_cases, better_than, without
+from subcloning.analysis.verdicts import NOT, better_end, better_in_all_cases, better_than, without
 
 ARMS = {"random": [6.0, 6.1, 6.2], "subclone": [4.0, 4.1, 4.2]}
 
 
 def verdict(runs, study):
-    return without("random")(Evidence("mine", "digits", study, runs))
+    return without("random")(Evidence(study, runs))
 
 
 def cases(runs, study):
@@ -73,7 +73,7 @@ def test_a_diverged_run_counts_against_its_arm(value):
     assert table.loc["subclone", ["after 50k", "after 100k"]].tolist() == ["diverged (1/3)"] * 2
     assert table.loc["subclone", "tokens to perplexity 1000"].endswith("(2/3)")
     assert table.loc["subclone", "speed-up to perplexity 1000"].startswith("< ")
-    e = Evidence("mine", "digits", TOKENS, runs, controls=runs)
+    e = Evidence(TOKENS, runs, controls=runs)
     assert better_end(e).verdict == NOT
     assert better_end(e).ours == "diverged (1/3) against 445.9"
     assert better_than("random")(e).verdict == NOT
@@ -91,12 +91,12 @@ def test_a_run_that_diverges_after_the_target_never_got_there():
     assert best_settings(grid, DIGITS).loc["a", "lr"] == 2e-3
 
 
-def test_gaps_do_not_call_a_case_better_whose_run_diverged():
+def test_cases_do_not_call_a_case_better_whose_run_diverged():
     arms = {"subclone": [5.0, 5.1, 5.2], "principal": [4.0, 4.1, 4.2]}
-    parts = [losses(arms).assign(case=case) for case in ("quarter_width", "half_width", "third_width")]
-    lost = diverged(arms, "subclone", 0, np.nan).assign(case="third_width")
-    assert better_in_all_cases(Evidence("mine", "digits", TOKENS, None, cases=pd.concat(parts))).verdict != NOT
-    found = better_in_all_cases(Evidence("mine", "digits", TOKENS, None, cases=pd.concat([*parts[:2], lost])))
+    parts = [losses(arms).assign(case=case) for case in ("quarter_width", "half_width", "quarter_budget")]
+    lost = diverged(arms, "subclone", 0, np.nan).assign(case="quarter_budget")
+    assert better_in_all_cases(Evidence(TOKENS, None, cases=pd.concat(parts))).verdict != NOT
+    found = better_in_all_cases(Evidence(TOKENS, None, cases=pd.concat([*parts[:2], lost])))
     assert found.verdict == NOT
     cases_figure(pd.concat([*parts[:2], lost]), TOKENS)
 
@@ -136,11 +136,14 @@ def test_how_an_arm_was_tuned_is_said():
 def test_what_is_not_known_is_refused_and_not_left_out():
     runs = losses(ARMS | {"mine": [4.0] * 3}).assign(val_perplexity=1.0)
     for make in (convergence_table, convergence_figure):
-        with pytest.raises(SubcloningError, match=r"\['mine'\], which LABELS in analysis/style.py does not have"):
+        with pytest.raises(SubcloningError, match=r"\['mine'\], which configs/init does not have"):
             make(runs, TOKENS)
-    with pytest.raises(SubcloningError, match=r"\['mine'\], which LABELS"):
-        tuning_table(runs, TOKENS)
-    with pytest.raises(SubcloningError, match=r"\['tenth_width'\], which CASES in analysis/cases.py"):
+    for make in (tuning_table, tuning_figure, comparisons):
+        with pytest.raises(SubcloningError, match=r"\['mine'\], which configs/init"):
+            make(runs, TOKENS)
+    with pytest.raises(SubcloningError, match=r"\['mine'\], which configs/init"):
+        cases_table(runs.assign(case="half_width"), TOKENS)
+    with pytest.raises(SubcloningError, match=r"\['tenth_width'\], which configs/experiment/cases_gpt2_stdlib.yaml"):
         cases_table(losses(ARMS).assign(case="tenth_width"), TOKENS)
     with pytest.raises(SubcloningError, match="no runs with init=subclone"):
         comparisons(losses({"random": [4.0]}), TOKENS)
@@ -149,8 +152,6 @@ def test_what_is_not_known_is_refused_and_not_left_out():
     grid = pd.concat([losses(ARMS).assign(weight_decay=decay) for decay in (0, 0.1, 0.2, 0.3, 0.4)])
     with pytest.raises(SubcloningError, match="there are 4 line styles"):
         tuning_figure(grid, TOKENS)
-    assert LABELS.keys() == COLOURS.keys()
-    assert len(set(COLOURS.values())) == len(COLOURS)
 
 
 def test_shown_between_two_validations_is_the_nearest_one():

@@ -12,11 +12,13 @@ from test_properties import equal, pair, state
 from tiny import VARIANTS, gpt2, inputs, outputs, vit
 
 from subcloning import SubcloningError, apply_plan, make_plan, score, subclone
-from subcloning.analysis.cases import CASES, cases_figure, cases_table
+from subcloning.analysis.cases import cases_figure, cases_of, cases_table
+from subcloning.analysis.claims import BEYOND
 from subcloning.analysis.comparisons import comparisons, controls_figure, controls_table
-from subcloning.analysis.results import BEYOND, results
+from subcloning.analysis.evidence import Evidence
+from subcloning.analysis.results import results
 from subcloning.analysis.study import STUDIES, Study
-from subcloning.analysis.verdicts import NOT, PARTLY, REPRODUCED, Evidence, better_in_all_cases, better_than
+from subcloning.analysis.verdicts import NOT, PARTLY, REPRODUCED, better_in_all_cases, better_than
 from subcloning.method.anatomy import Anatomy
 from subcloning.method.controls import keep_only, match_spread
 
@@ -95,7 +97,7 @@ def test_unknown_part():
         keep_only("half", vit(), vit())
 
 
-TOKENS = Study("tokens", "val_loss", math.log(1000), tuned_for="final", shown=(0,))
+TOKENS = Study("tokens", "val_loss", math.log(1000), tuned_for="final", shown=(0,), name="gpt2_stdlib")
 
 
 def test_each_control_is_compared_with_subclone_seed_by_seed():
@@ -124,7 +126,7 @@ def test_each_control_is_compared_with_subclone_seed_by_seed():
     accuracy = controls_table(curves({"subclone": [10, 10], "random": [5, 5]}), STUDIES["digits"])
     assert accuracy["times as fast"].tolist() == ["2 [2, 2]"]
     assert accuracy["points better"].tolist() == ["+0.0 [+0.0, +0.0]"]
-    with pytest.raises(SubcloningError, match=r"\['first'\], which CONTROLS in analysis/comparisons.py does not have"):
+    with pytest.raises(SubcloningError, match=r"\['first'\], which configs/init does not have"):
         comparisons(losses({"subclone": [4.0], "first": [5.0]}), TOKENS)
 
 
@@ -139,7 +141,7 @@ def test_figure_of_controls_has_a_row_for_each(tmp_path):
     assert (sooner, better) == ([1], [0, 1])  # what never gets there has no time
 
 
-def test_gaps_compare_within_each_case(tmp_path):
+def test_cases_compare_within_each_case(tmp_path):
     cases = {
         "quarter_width": {"subclone": [4.0, 4.2], "random": [6.0, 6.2], "principal": [3.0, 3.2]},
         "half_width": {"subclone": [3.0, 3.2], "random": [6.0, 6.4], "principal": [3.1, 3.3]},
@@ -164,26 +166,26 @@ def test_gaps_compare_within_each_case(tmp_path):
 
 def test_verdict_over_all_cases():
     def verdict(*gains):
-        cases = zip(CASES, gains, strict=False)
+        cases = zip(cases_of(TOKENS), gains, strict=False)
         runs = [losses({"subclone": [5.0] * 3, "principal": [5 - g] * 3}).assign(case=case) for case, g in cases]
-        return better_in_all_cases(Evidence("mine", "digits", TOKENS, None, cases=pd.concat(runs)))
+        return better_in_all_cases(Evidence(TOKENS, None, cases=pd.concat(runs)))
 
     assert verdict(0.1, 0.2, 0.3).verdict == REPRODUCED
     assert verdict(0.1, 0.2, 0.0).verdict == PARTLY
     assert verdict(0.1, 0.2, -0.1).verdict == verdict(0.1, 0.0).verdict == NOT
     assert verdict(0.1, -0.2, 0.0).ours == "better in 1 and worse in 1 of 3, from -0.2 to +0.1 nats"
-    assert better_in_all_cases(Evidence("mine", "digits", TOKENS, None)) is None
+    assert better_in_all_cases(Evidence(TOKENS, None)) is None
 
 
 def test_verdicts_on_controls():
     arms = {"subclone": [4.0] * 3, "shuffled": [5.0] * 3, "principal": [3.0] * 3}
-    e = Evidence("mine", "digits", TOKENS, losses({"random": [6.0] * 3}), controls=losses(arms))
+    e = Evidence(TOKENS, losses({"random": [6.0] * 3}), controls=losses(arms))
     assert better_than("shuffled")(e).verdict == REPRODUCED
     assert better_than("subclone", "principal")(e).verdict == REPRODUCED
     assert better_than("principal")(e).verdict == NOT
     assert better_than("uniform")(e) is None
     at_once = losses(arms).assign(val_loss=lambda runs: runs["val_loss"].mask(runs["init"] == "principal", 3.0))
-    found = better_than("subclone", "principal")(Evidence("mine", "digits", TOKENS, at_once, controls=at_once))
+    found = better_than("subclone", "principal")(Evidence(TOKENS, at_once, controls=at_once))
     assert found.ours.startswith("at perplexity 1000 before any training; at the end 20.1 against 54.6")
     assert found.verdict == REPRODUCED
     text = results([e], BEYOND)

@@ -18,17 +18,18 @@ from torch import nn
 
 from subcloning import SubcloningError
 from subcloning.analysis.__main__ import everything, measure
-from subcloning.analysis.figures import FIGURES, evidence
-from subcloning.analysis.parents import CHANGES, correlations
-from subcloning.analysis.results import CLAIMS, results
+from subcloning.analysis.arms import BIGGER
+from subcloning.analysis.claims import CLAIMS
+from subcloning.analysis.evidence import Evidence, evidence
+from subcloning.analysis.figures import FIGURES
+from subcloning.analysis.measure import CHANGES
+from subcloning.analysis.parents import correlations
+from subcloning.analysis.results import not_yet_run, results
 from subcloning.analysis.study import STUDIES, Study
 from subcloning.analysis.verdicts import (
-    BIGGER,
     NOT,
     PARTLY,
     REPRODUCED,
-    WAITING,
-    Evidence,
     better_end,
     correlated_layers,
     early_speed_up,
@@ -92,12 +93,17 @@ def test_parent_is_measured(config, digits, tmp_path):
     found = units[(units["axis"] == "residual") & (units["block"] == 1)].sort_values("unit")["score"]
     np.testing.assert_allclose(found, wanted, rtol=1e-3)
     assert {file.suffix for file in (tmp_path / "out").rglob("*.*")} == {".csv", ".md", ".png", ".pdf"}
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "study.yaml").write_text("label: mine\n")
+    measure("fig03", cfg, study)
+    assert {file.name for file in study.iterdir()} == {"study.yaml", "units.csv"}  # its figures stand elsewhere
     with pytest.raises(SubcloningError, match="fig11 is of runs, not of a parent"):
         measure("fig11", cfg, tmp_path / "out")
 
 
 def case(arms, study=DIGITS, make=curves, **others):
-    return Evidence("mine", "digits", study, make(arms), **others)
+    return Evidence(study, make(arms), **others)
 
 
 def test_verdict_on_the_speed_up():
@@ -140,7 +146,7 @@ def test_verdict_on_a_bigger_parent():
         finding = nearer_parent(case(arms, bigger=bigger))
         assert finding.verdict == verdict
     assert nearer_parent(case(arms)) is None
-    assert BIGGER not in set(case(arms).runs["init"])
+    assert BIGGER.name not in set(case(arms).runs["init"])
 
 
 def test_verdict_on_the_optimum():
@@ -183,13 +189,16 @@ def test_verdict_on_blocks_and_layers():
         assert correlated_layers(case({"random": [9]}, units=units)).verdict == verdict
 
 
-def test_results_say_not_reproduced_and_what_was_not_run():
+def test_results_say_not_reproduced_the_rule_and_what_was_not_run():
     text = results([case({"random": [4, 4, 5], "subclone": [16, 17, 18]})])
     first = text.split("## ")[1]
     assert f"| {NOT} |" in first
     assert REPRODUCED not in first.replace(NOT, "").split("Rule:")[0]
-    assert f"`python -m subcloning.submit cluster=mine experiment=fig09_vit` | - | {WAITING} |" in first
-    assert text.count("\n## ") == len(CLAIMS)
+    assert f"\nRule: {CLAIMS[0].rule}\n" in first
+    assert text.count("\n## ") == text.count("\nRule: ") == len(CLAIMS)
+    rows = not_yet_run().splitlines()
+    assert "| paper | `python -m subcloning.submit cluster=mine experiment=fig09_vit` | Fig. 1, 9 |" in rows
+    assert len(set(rows)) == len(rows)
 
 
 @pytest.fixture(scope="module")
@@ -221,14 +230,14 @@ def test_what_is_committed_is_what_the_code_makes(made):
 
 
 def test_every_claim_is_measured_at_mini_scale_for_both_kinds():
-    found = {e.folder: [claim.find(e) for claim in CLAIMS] for e in evidence(ROOT / "experiments")}
+    found = {e.study.name: [claim.find(e) for claim in CLAIMS] for e in evidence(ROOT / "experiments")}
     assert all(found["digits"])
     assert all(found["gpt2_stdlib"])
 
 
 def test_figures_are_the_same_bytes_again(made, tmp_path):
     shutil.copytree(made / "experiments", tmp_path / "experiments")
-    FIGURES["fig11"](tmp_path / "experiments")
+    FIGURES["fig11"](tmp_path / "experiments", evidence(tmp_path / "experiments"))
     for name in ("digits.png", "digits.pdf", "table.md"):
         one, other = (folder / "experiments" / "fig11_tuning" / name for folder in (made, tmp_path))
         assert one.read_bytes() == other.read_bytes()

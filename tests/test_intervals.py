@@ -7,7 +7,7 @@ import pytest
 from subcloning import SubcloningError
 from subcloning.analysis.intervals import Interval, difference, speed_up
 from subcloning.analysis.study import STUDIES
-from subcloning.analysis.text import gain_text, ratio_text
+from subcloning.analysis.text import ratio_text
 
 TRIALS = 1000
 SPREADS = (1 / 3, 1, 3)  # of the baseline over the arm's
@@ -98,7 +98,7 @@ def test_one_seed_has_no_interval():
     alone = difference(pd.Series([0.5]), pd.Series([0.4]))
     assert (alone.low, alone.high) == (-np.inf, np.inf)
     assert alone.verdict == "open"
-    assert gain_text(alone, DIGITS) == "+10.0 [no interval]"
+    assert DIGITS.gain_text(alone) == "+10.0 [no interval]"
 
 
 def test_differences_are_between_runs_of_the_same_seed():
@@ -117,10 +117,13 @@ def test_a_diverged_run_is_not_dropped_and_never_better(others):
     for found in (against, favour, difference(lost, lost)):
         assert found.verdict == "diverged"
         assert (found.low, found.high) == (-np.inf, np.inf)
-        assert gain_text(found, TEXT) == "-"
+        assert TEXT.gain_text(found) == "-"
 
 
 def test_verdicts():
     assert Interval(2, 1, 3).verdict == "better"
+    assert speed_up([8, 8, 9], [4, 4, 4], FAR).verdict == "better"
+    assert speed_up([4, 4, 4], [8, 8, 9], FAR).verdict == "worse"
+    assert speed_up([4, 5, 6], [6, 5, 4], FAR).verdict == "open"
     assert Interval(-2, -3, -1).verdict == "worse"
     assert Interval(0, 0, 0).verdict == Interval(1, -1, 3).verdict == "open"

@@ -7,7 +7,7 @@
 
 A study's folder has runs.csv (and grid.csv, where it was tuned); it gets table.csv, table.md, tuning.md,
 convergence.png and convergence.pdf, and README.md the table where that names it. What is measured of a parent goes to
-FOLDER/blocks.csv or units.csv, and figures beside it (default folder: runs/analysis/PARENT).
+FOLDER/blocks.csv or units.csv (default folder: runs/analysis/PARENT), and figures beside it, but for a study's folder.
 """
 
 import argparse
@@ -17,35 +17,41 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from ..errors import SubcloningError
-from ..files import ROOT, atomic
-from .figures import ALIASES, FIGURES, draw_blocks, draw_units
-from .parents import measure_blocks, measure_units
-from .studies import fill, report
+from ..files import ROOT
+from .evidence import evidence, read_evidence
+from .figures import ALIASES, FIGURES, draw_blocks, draw_units, report
+from .runs import write_blocks, write_units
 from .study import STUDIES
+from .tables import fill
 
-# Figure -> (what is measured of a parent, the name of its file, what draws it).
-OF_PARENTS = {"fig02": (measure_blocks, "blocks", draw_blocks), "fig03": (measure_units, "units", draw_units)}
+# Figure -> (what is measured of a parent, and its file's name; what writes and draws it).
+OF_PARENTS = {"fig02": ("blocks", write_blocks, draw_blocks), "fig03": ("units", write_units, draw_units)}
 
 
 def everything(root: Path) -> None:
     """All studies and figures below `root` whose data are there, and the tables in the README beside it."""
-    for name, study in STUDIES.items():
-        if (root / name / "runs.csv").exists():
-            fill(root.parent / "README.md", name, report(root / name, study))
+    found = evidence(root)
+    for e in found:
+        fill(root.parent / "README.md", e.study.name, report(root / e.study.name, e))
     for make in FIGURES.values():
-        make(root)
+        make(root, found)
 
 
 def measure(name: str, cfg: DictConfig, folder: Path) -> Path:
-    """Measure the parent of `cfg` (configs/train.yaml) into `folder`, and draw; return the file."""
+    """Measure the parent of `cfg` (configs/train.yaml) into `folder`, draw it beside, and return the file.
+
+    A study's own folder gets the file alone: its figures are made where the other studies' are.
+    """
+    from .measure import measure_blocks, measure_units  # Lightning, which nothing else here needs
+
     if name not in OF_PARENTS:
         raise SubcloningError(f"{name} is of runs, not of a parent: only {', '.join(OF_PARENTS)} can be measured")
-    function, stem, draw = OF_PARENTS[name]
-    file = folder / f"{stem}.csv"
-    table = function(cfg)
-    with atomic(file) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.5g")
-    draw(table, file.with_suffix(""))
+    what, write, draw = OF_PARENTS[name]
+    file = folder / f"{what}.csv"
+    table = {"blocks": measure_blocks, "units": measure_units}[what](cfg)
+    write(file, table)
+    if not (folder / "study.yaml").exists():
+        draw(table, file.with_suffix(""))
     return file
 
 
@@ -65,9 +71,10 @@ def main() -> None:
     elif name is None:
         everything(root)
     elif name in FIGURES:
-        FIGURES[name](root)
+        FIGURES[name](root, evidence(root))
     else:
-        text = report(args.folder or root / name, STUDIES[name])
+        folder = args.folder or root / name
+        text = report(folder, read_evidence(folder, STUDIES[name]))
         if not args.folder:
             fill(Path("README.md"), name, text)
         print(text)

@@ -2,21 +2,21 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from ..errors import SubcloningError
+from .arms import BASELINE, REFERENCE, known
 from .intervals import Interval, speed_up
-from .speedup import arms, faster, limits, mean_final, times_to_target
+from .speedup import arms, faster, limits, mean_final, setting_of, times_to_target
 from .study import Study
-from .style import COLOURS, LABELS, SERIES, figure, known
-from .text import mean_text, ratio_text, reached_text, target_text, time_text
+from .style import SERIES, figure
+from .text import mean_text, ratio_text, reached_text
 from .tuning import effort
-
-BASELINE = "random"
 
 
 def convergence_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One row per init mode, in the order of `LABELS`, and all cells as text.
+    """One row per init mode, in the order of `known`, and all cells as text.
 
     Accuracies and perplexities are of the mean over seeds, at the validations nearest to `study.shown`; times and their
     ratios are geometric means, with `(2/3)` where only so many runs got there. There are two targets: the study's early
@@ -29,23 +29,24 @@ def convergence_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | Non
     baseline = parts[BASELINE]
     times = sorted(set.intersection(*(set(arm[study.time]) for arm in parts.values())))
     last, end = times[-1], mean_final(baseline, study)
-    shown = {min(times, key=lambda t, near=near: abs(t - near)) for near in study.shown if near < last} | {last}
-    early = target_text(study)
-    unit = {"epoch": "epochs"}.get(study.time, study.time)
+    shown = {times[np.abs(np.subtract(times, near)).argmin()] for near in study.shown if near < last} | {last}
+    early = study.target_text
     rows = []
-    for init in known(parts, LABELS, "LABELS in analysis/style.py"):
+    for init in (arm.name for arm in known(parts)):
         arm = parts[init]
-        setting = {"LR": arm["lr"].iloc[0], "WD": arm["weight_decay"].iloc[0]}
-        row = {"init": init} | {name: f"{value:g}" for name, value in setting.items()}
+        setting = setting_of(arm)
+        row: dict[str, object] = {"init": init, "LR": f"{setting['lr']:g}", "WD": f"{setting['weight_decay']:g}"}
         if grid is not None:
-            row["tuning"] = effort(grid, init, *setting.values())
+            row["tuning"] = effort(grid, init, **setting)
         row["seeds"] = arm["seed"].nunique()
         for time in sorted(shown):
             at = arm.loc[arm[study.time] == time, study.metric]
-            row[f"after {time_text(time, study, digits=0)}"] = mean_text(at, study)
-        row[f"{unit} to {early}"] = reached_text(arm, study, study.target)
+            row[f"after {study.time_text(time, digits=0)}"] = mean_text(at, study)
+        row[f"{study.time_unit} to {early}"] = reached_text(arm, study, study.target)
         row[f"speed-up to {early}"] = _against(init, faster(arm, baseline, study, study.target))
-        row[f"{unit} to random's final"] = time_text(last, study) if init == BASELINE else reached_text(arm, study, end)
+        row[f"{study.time_unit} to random's final"] = (
+            study.time_text(last) if init == BASELINE else reached_text(arm, study, end)
+        )
         caught_up = speed_up([last], times_to_target(arm, study, end), limits(arm, study))
         row["speed-up to random's final"] = _against(init, caught_up).removesuffix(" [no interval]")
         rows.append(row)
@@ -56,19 +57,18 @@ def _against(init: str, ratio: Interval) -> str:
     return "1" if init == BASELINE else ratio_text(ratio)
 
 
-def convergence_figure(runs: pd.DataFrame, study: Study):
+def convergence_figure(runs: pd.DataFrame, study: Study) -> Figure:
     """Validation metrics against time: mean over seeds, and the range of the seeds as a band."""
     panels = {"val_accuracy": "accuracy", "val_loss": "loss"} if study.sign > 0 else {"val_perplexity": "perplexity"}
     fig, axes = figure(columns=len(panels), panels=len(panels))
     parts = arms(runs, study)
     for ax, (metric, label) in zip(axes, panels.items(), strict=True):
-        for init in known(parts, LABELS, "LABELS in analysis/style.py"):
-            curve = parts[init].pivot(index=study.time, columns="seed", values=metric)
+        for arm in known(parts):
+            curve = parts[arm.name].pivot(index=study.time, columns="seed", values=metric)
             low, mean, high = (curve.agg(name, axis=1, skipna=False) for name in ("min", "mean", "max"))
-            ax.plot(curve.index, mean, color=COLOURS[init], label=LABELS[init])
-            ax.fill_between(curve.index, low, high, color=COLOURS[init], alpha=0.2, linewidth=0)
-        unit = {"epoch": "epochs"}.get(study.time, study.time)
-        ax.set(xlabel=unit, ylabel=f"validation {label}", xlim=(0, runs[study.time].max()))
+            ax.plot(curve.index, mean, color=arm.ink, label=arm.label)
+            ax.fill_between(curve.index, low, high, color=arm.ink, alpha=0.2, linewidth=0)
+        ax.set(xlabel=study.time_unit, ylabel=f"validation {label}", xlim=(0, runs[study.time].max()))
         if study.time == "tokens":
             ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     if study.sign > 0:
@@ -80,7 +80,7 @@ def convergence_figure(runs: pd.DataFrame, study: Study):
     return fig
 
 
-def speed_up_figure(studies: dict[str, tuple[pd.DataFrame, Study]]):
+def speed_up_figure(studies: dict[str, tuple[pd.DataFrame, Study]]) -> Figure:
     """The speed-up of subclone over random at each quality that all runs of random reach, and its interval.
 
     Quality is drawn as the share of the way from the random arm's start to its end.
@@ -92,12 +92,13 @@ def speed_up_figure(studies: dict[str, tuple[pd.DataFrame, Study]]):
         parts = arms(runs, study)
         baseline = parts[BASELINE]
         means = study.sign * baseline.groupby(study.time)[study.metric].mean()
-        shares = np.linspace(0.3, 1, 15)
-        targets = study.sign * (means.iloc[0] + shares * (means.iloc[-1] - means.iloc[0]))
-        ratios = [faster(parts["subclone"], baseline, study, target) for target in targets]
-        shares, ratios = zip(*((s, r) for s, r in zip(shares, ratios, strict=True) if not r.bound), strict=True)
-        ax.plot(shares, [r.value for r in ratios], color=colour, label=name)
-        low, high = ([getattr(r, end) for r in ratios] for end in ("low", "high"))
+        first, gain = means.iloc[0], means.iloc[-1] - means.iloc[0]
+        targets = {share: study.sign * (first + share * gain) for share in np.linspace(0.3, 1, 15)}
+        found = {share: faster(parts[REFERENCE], baseline, study, target) for share, target in targets.items()}
+        ratios = {share: ratio for share, ratio in found.items() if not ratio.bound}
+        shares = [*ratios]
+        value, low, high = ([getattr(r, end) for r in ratios.values()] for end in ("value", "low", "high"))
+        ax.plot(shares, value, color=colour, label=name)
         ax.fill_between(shares, low, high, color=colour, alpha=0.15, linewidth=0)
     ax.axhline(4, color="0.6", linewidth=0.6, linestyle=":")
     ax.set(xlabel="share of what random weights gain in their budget", ylabel="speed-up", yscale="log")

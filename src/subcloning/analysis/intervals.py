@@ -18,19 +18,21 @@ class Interval:
     """An estimate and its 95 % interval. An end that is not known is infinite, or 0 for the low end of a ratio.
 
     bound: ">" where the value is a lower bound of the estimate, "<" where it is an upper one, else "".
+    neutral: the value that says that there is no difference: 0, or 1 for a ratio.
     """
 
     value: float
     low: float
     high: float
     bound: Literal["", "<", ">"] = ""
+    neutral: float = 0.0
 
     @property
     def verdict(self) -> str:
-        """Of a difference in favour: better, worse, or open; diverged where a run has no end to be compared."""
+        """Of what is in favour where it is large: better, worse, or open; diverged where runs cannot be compared."""
         if not np.isfinite(self.value):
             return "diverged"
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "open"
+        return "better" if self.low > self.neutral else "worse" if self.high < self.neutral else "open"
 
 
 def difference(arm: pd.Series, baseline: pd.Series) -> Interval:
@@ -42,13 +44,14 @@ def difference(arm: pd.Series, baseline: pd.Series) -> Interval:
     seeds = arm.index.intersection(baseline.index)
     if not len(seeds):
         raise SubcloningError(f"no seed in common: {sorted(arm.index)} and {sorted(baseline.index)}")
-    arm, baseline = (values[seeds].fillna(-np.inf).to_numpy(float) for values in (arm, baseline))
-    if len(seeds) == 1 or not np.isfinite([arm, baseline]).all():
+    ends = np.array([values[seeds].fillna(-np.inf).to_numpy(float) for values in (arm, baseline)])
+    if len(seeds) == 1 or not np.isfinite(ends).all():
         with np.errstate(invalid="ignore"):
-            return Interval(float(arm.mean() - baseline.mean()), -np.inf, np.inf)
-    differences = arm - baseline
-    half = stats.t.ppf((1 + LEVEL) / 2, len(seeds) - 1) * stats.sem(differences)
-    return Interval(*(float(differences.mean() + end) for end in (0, -half, half)))
+            return Interval(float(ends[0].mean() - ends[1].mean()), -np.inf, np.inf)
+    differences = ends[0] - ends[1]
+    value = float(differences.mean())
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(seeds) - 1) * stats.sem(differences))
+    return Interval(value, value - half, value + half)
 
 
 def speed_up(baseline: ArrayLike, arm: ArrayLike, limits: tuple[float, float]) -> Interval:
@@ -64,15 +67,16 @@ def speed_up(baseline: ArrayLike, arm: ArrayLike, limits: tuple[float, float]) -
     at_least = np.isinf(baseline).any() or (arm < first).any()
     at_most = np.isinf(arm).any() or (baseline < first).any()
     if at_least and at_most:
-        return Interval(np.nan, 0.0, np.inf)
+        return Interval(np.nan, 0.0, np.inf, neutral=1.0)
     logs = [np.log(np.clip(times, first, last)) for times in (baseline, arm)]
     value = float(np.exp(logs[0].mean() - logs[1].mean()))
-    bound = ">" if at_least else "<" if at_most else ""
+    bound: Literal["", "<", ">"] = ">" if at_least else "<" if at_most else ""
     if min(map(len, logs)) == 1:
-        return Interval(value, 0.0, np.inf, bound)
+        return Interval(value, 0.0, np.inf, bound, neutral=1.0)
     errors = np.array([x.var(ddof=1) / len(x) for x in logs])
     freedom = np.array([len(x) - 1 for x in logs])
     welch = errors.any() and not bound
     df = errors.sum() ** 2 / (errors**2 / freedom).sum() if welch else freedom.min()
     half = np.exp(stats.t.ppf((1 + LEVEL) / 2, df) * np.sqrt(errors.sum()))
-    return Interval(value, 0.0 if at_most else float(value / half), np.inf if at_least else float(value * half), bound)
+    low, high = 0.0 if at_most else float(value / half), np.inf if at_least else float(value * half)
+    return Interval(value, low, high, bound, neutral=1.0)

@@ -1,29 +1,13 @@
-"""What a trained parent looks like inside, measured without training: the paper's Fig. 2, 3, 5, 6 and 8."""
-
-from functools import partial
+"""What a trained parent looks like inside: the paper's Fig. 2, 3, 5, 6 and 8."""
 
 import numpy as np
 import pandas as pd
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Trainer
+from matplotlib.figure import Figure
 
-from ..method.anatomy import Anatomy
-from ..method.observe import Call, hooked
 from ..method.scores import Scores
-from ..method.scoring import score
-from ..training.run import quieten
 from .style import figure, plain_log
 
 TOP = 50  # units, of those that the paper shows
-# What a block puts out instead.
-CHANGES = {"removed": lambda call: call.input, "duplicated": lambda call: call.again(call.output)}
-
-
-def measure_units(cfg: DictConfig) -> pd.DataFrame:
-    """Scores of the parent of `cfg` (configs/train.yaml), as `unit_table`."""
-    model = instantiate(cfg.parent, _convert_="all").trained()
-    return unit_table(score(model, instantiate(cfg.data, _convert_="all").scoring_batches(0, 1)))
 
 
 def unit_table(scores: Scores) -> pd.DataFrame:
@@ -33,44 +17,6 @@ def unit_table(scores: Scores) -> pd.DataFrame:
         for axis, block in scores.places
         for unit, value in enumerate(scores.of(axis, block).tolist())
     ]
-    return pd.DataFrame(rows)
-
-
-def measure_blocks(cfg: DictConfig) -> pd.DataFrame:
-    """What each block of the parent of `cfg` does, on its validation data; nothing is trained.
-
-    Columns: block; share, the mean over tokens of |f(x)| / |x + f(x)|; loss, of the whole parent; removed and
-    duplicated, the loss where this block is left out, or applied twice.
-    """
-    quieten()
-    parent = instantiate(cfg.parent, _convert_="all")
-    data = instantiate(cfg.data, _convert_="all")
-    model = parent.trained()
-    module = parent.module(model, OmegaConf.to_container(cfg.optim, resolve=True), data, fused=False)
-    anatomy = Anatomy(model)
-    template = anatomy.family.probes["residual"].module
-    blocks = [template.format(block=i) for i in range(anatomy.depth)]
-    trainer = Trainer(**instantiate(cfg.trainer), logger=False, enable_progress_bar=False, enable_model_summary=False)
-
-    def loss() -> float:
-        trainer.validate(module, data, verbose=False)
-        return trainer.callback_metrics["val_loss"].item()
-
-    shares: list[list[float]] = [[] for _ in blocks]
-
-    def measure(share: list[float], call: Call) -> None:
-        x, y = call.input, call.output
-        share.append(((y - x).norm(dim=-1) / y.norm(dim=-1)).mean().item())
-
-    with hooked(model, [(block, partial(measure, share)) for block, share in zip(blocks, shares, strict=True)]):
-        whole = loss()
-    rows = []
-    for i, block in enumerate(blocks):
-        row = {"block": i, "share": float(np.mean(shares[i])), "loss": whole}
-        for name, change in CHANGES.items():
-            with hooked(model, [(block, change)]):
-                row[name] = loss()
-        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -84,7 +30,7 @@ def _residual(units: pd.DataFrame) -> pd.DataFrame:
     return units[units["axis"] == "residual"].pivot_table(index="unit", columns="block", values="score")
 
 
-def blocks_figure(blocks: pd.DataFrame):
+def blocks_figure(blocks: pd.DataFrame) -> Figure:
     """Fig. 2: the share of each block's branch in the stream, and the loss without it or with it twice."""
     fig, (left, right) = figure(columns=2, panels=2)
     left.bar(blocks["block"], blocks["share"], color="#0072B2")
@@ -98,10 +44,10 @@ def blocks_figure(blocks: pd.DataFrame):
     return fig
 
 
-def magnitudes_figure(units: pd.DataFrame):
+def magnitudes_figure(units: pd.DataFrame) -> Figure:
     """Fig. 3: the mean magnitude of each neuron of the residual stream in one block against another."""
     table = _residual(units)
-    last = table.columns[-1]
+    last = int(table.columns[-1])
     pairs = [(0, last // 2), (last // 2, last), (0, last)]
     fig, axes = figure(columns=2, panels=3)
     for ax, (a, b) in zip(axes, pairs, strict=True):
@@ -112,14 +58,15 @@ def magnitudes_figure(units: pd.DataFrame):
     return fig
 
 
-def sorted_scores_figure(units: pd.DataFrame):
+def sorted_scores_figure(units: pd.DataFrame) -> Figure:
     """Fig. 5, 6 and 8: hidden units and heads of each block, and the stream's shared scores, in order; largest is 1."""
     fig, axes = figure(columns=2, panels=3)
     shades = np.linspace(0.85, 0.1, units["block"].max() + 1)
     for ax, axis in zip(axes, ("hidden", "head"), strict=False):
-        for block, own in units[units["axis"] == axis].groupby("block"):
+        for block, shade in enumerate(shades):
+            own = units[(units["axis"] == axis) & (units["block"] == block)]
             scores = np.sort(own["score"])[::-1][:TOP]
-            colour = (0, 0.447 * (1 - shades[block]) + 0.2 * shades[block], 0.698, 1 - 0.8 * shades[block])
+            colour = (0, 0.447 * (1 - shade) + 0.2 * shade, 0.698, 1 - 0.8 * shade)
             ends = block in (0, units["block"].max())
             ax.plot(
                 range(1, len(scores) + 1), scores / scores[0], color=colour, label=f"block {block}" if ends else None

@@ -1,5 +1,7 @@
 """How much faster? What a study is judged by, its arms, and their times to a target."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -19,6 +21,7 @@ def whole(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
     runs = runs.sort_values(study.time, kind="stable")
     runs = runs.assign(**{study.metric: runs[study.metric].where(np.isfinite(runs[study.metric]))})
     last, times = runs[study.time].max(), runs.groupby("init")[study.time].unique()
+    key: Any  # init, lr, weight_decay, seed
     for key, run in runs.groupby([*SETTING, "seed"], sort=False):
         name = "init={} lr={:g} weight_decay={:g} seed={}".format(*key)
         own, wanted = run[study.time].to_numpy(), times[key[0]]
@@ -41,7 +44,7 @@ def whole(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 def arms(runs: pd.DataFrame, study: Study) -> dict[str, pd.DataFrame]:
     """The runs of each init mode, for all that compares them: `whole`, and of one learning rate and weight decay."""
-    parts = dict(list(whole(runs, study).groupby("init", sort=False)))
+    parts = {str(init): arm for init, arm in whole(runs, study).groupby("init", sort=False)}
     for init, arm in parts.items():
         for name in SETTING[1:]:
             found = sorted(map(float, arm[name].unique()))
@@ -50,6 +53,11 @@ def arms(runs: pd.DataFrame, study: Study) -> dict[str, pd.DataFrame]:
                     f"an arm must have one {name}, found {found} of init={init}: remove the runs that are not tuned"
                 )
     return parts
+
+
+def setting_of(arm: pd.DataFrame) -> dict[str, float]:
+    """Learning rate and weight decay of the runs of one setting."""
+    return {name: float(arm[name].iloc[0]) for name in SETTING[1:]}
 
 
 def time_to_target(time: ArrayLike, quality: ArrayLike, target: float) -> float:
@@ -71,12 +79,12 @@ def time_to_target(time: ArrayLike, quality: ArrayLike, target: float) -> float:
 def times_to_target(arm: pd.DataFrame, study: Study, target: float) -> pd.Series:
     """Seed -> time to `target` of the runs of one setting; a run that diverges never gets there."""
 
-    def time(run):
+    def time(run: pd.DataFrame) -> float:
         if run[study.metric].isna().any():
             return np.inf
         return time_to_target(run[study.time], study.sign * run[study.metric], study.sign * target)
 
-    return arm.groupby("seed").apply(time, include_groups=False)
+    return pd.Series({seed: time(run) for seed, run in arm.groupby("seed")})
 
 
 def final(arm: pd.DataFrame, study: Study) -> pd.Series:
@@ -97,8 +105,8 @@ def limits(arm: pd.DataFrame, study: Study) -> tuple[float, float]:
 
 def faster(arm: pd.DataFrame, baseline: pd.DataFrame, study: Study, target: float) -> Interval:
     """How many times sooner `arm` is at `target` than `baseline`."""
-    times = [times_to_target(runs, study, target) for runs in (baseline, arm)]
-    return speed_up(*times, limits(arm, study))
+    before, now = (times_to_target(runs, study, target) for runs in (baseline, arm))
+    return speed_up(before, now, limits(arm, study))
 
 
 def settings(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -124,7 +132,7 @@ def best_settings(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
     """
     table = settings(grid, study)
     for init, own in table.groupby("init"):
-        most, short = own["seeds"].max(), own.loc[own["seeds"].idxmin()]
+        most, short = own["seeds"].max(), own.sort_values("seeds", kind="stable").iloc[0]
         if short["seeds"] < most:
             raise SubcloningError(
                 f"init={init} was tried on {most} seeds, but with lr={short['lr']:g} weight_decay="

@@ -5,10 +5,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import yaml
 
 from ..errors import SubcloningError
 from ..files import ROOT
+from .intervals import Interval
 
 SCALES = ("mini", "small", "paper")
 
@@ -41,6 +43,40 @@ class Study:
         """Times the metric: larger is better."""
         return -1 if self.metric.endswith("loss") else 1
 
+    @property
+    def unit(self) -> str:
+        """Of a difference of the metric, times `factor`."""
+        return "points" if self.sign > 0 else "nats"
+
+    @property
+    def factor(self) -> int:
+        return 100 if self.sign > 0 else 1
+
+    @property
+    def time_unit(self) -> str:
+        return "epochs" if self.time == "epoch" else self.time
+
+    @property
+    def target_text(self) -> str:
+        text = self.quality_text(self.target, digits=0)
+        return text if self.sign > 0 else f"perplexity {text}"
+
+    def quality_text(self, value: float, digits: int = 1) -> str:
+        """An accuracy in per cent; a loss as perplexity."""
+        return f"{value:.{digits}%}" if self.sign > 0 else f"{np.exp(value):.{digits}f}"
+
+    def time_text(self, value: float, digits: int = 1) -> str:
+        """Epochs; tokens in thousands."""
+        return f"{value:.{digits}f}" if self.time == "epoch" else f"{value / 1000:.0f}k"
+
+    def gain_text(self, gain: Interval, unit: str = "") -> str:
+        """A difference of the metric and its interval; `unit`, if it is to stand there, begins with a space."""
+        if not np.isfinite(gain.value):
+            return "-"
+        digits = 1 if self.sign > 0 else 3
+        value, low, high = (f"{self.factor * x:+.{digits}f}" for x in (gain.value, gain.low, gain.high))
+        return f"{value}{unit} " + (f"[{low}, {high}]" if np.isfinite(gain.low) else "[no interval]")
+
     @classmethod
     def load(cls, folder: Path) -> "Study":
         """The study in `folder`, from its study.yaml."""
@@ -60,11 +96,9 @@ class Study:
 
 
 def load_studies(root: Path = ROOT / "experiments") -> dict[str, Study]:
-    """Each study by its folder's name, from the larger to the smaller scale of evidence, in a fixed order."""
+    """Each study by its folder's name: mini, small, paper, and by name."""
     found = [Study.load(file.parent) for file in sorted(root.glob("*/study.yaml"))]
-    return {
-        study.name: study for study in sorted(found, key=lambda study: ("mini", "small", "paper").index(study.scale))
-    }
+    return {study.name: study for study in sorted(found, key=lambda study: SCALES.index(study.scale))}
 
 
 STUDIES = load_studies()

@@ -1,38 +1,21 @@
-"""One look for all figures: a fixed, colour-blind-safe colour for each init mode, and the width of paper columns."""
+"""One look for all figures, at the width of paper columns; arms have their own colours (configs/init)."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from ..errors import SubcloningError
 from ..files import atomic
 from .intervals import Interval
 
-# Init mode -> what figures call it, and its colour: Okabe and Ito's palette, with grey for the baseline. Tables list
-# the modes in this order.
-MODES = {
-    "random": ("random", "0.35"),
-    "subclone": ("subclone", "#0072B2"),
-    "subclone_head_unscaled": ("head not scaled", "#000000"),
-    "subclone_no_scaling": ("no scaling", "#D55E00"),
-    "subclone_no_reordering": ("no reordering", "#009E73"),
-    "uniform": ("uniform", "#CC79A7"),
-    "random_subset": ("random subset", "#E69F00"),
-    "inconsistent": ("inconsistent", "#56B4E9"),
-    "least_important": ("least important", "#F0E442"),
-    "bigger parent": ("bigger parent", "#8C510A"),
-    "principal": ("principal", "#882255"),
-}
-LABELS = {init: label for init, (label, _) in MODES.items()}
-COLOURS = {init: colour for init, (_, colour) in MODES.items()}
 SERIES = ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")  # of studies side by side
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.spines.top": False,
@@ -46,14 +29,6 @@ STYLE = {
 WIDTHS = {1: 3.25, 2: 6.75}  # inches
 
 
-def known(found: Iterable[str], names: Collection[str], what: str) -> list[str]:
-    """Those of `names` that are in `found`, in their order. Raises SubcloningError if `found` has others."""
-    found = set(found)
-    if unknown := sorted(map(str, found - set(names))):
-        raise SubcloningError(f"runs of {unknown}, which {what} does not have: add them there, or leave the runs out")
-    return [name for name in names if name in found]
-
-
 def figure(columns: int = 1, panels: int = 1):
     """(figure, array of axes) with `panels` side by side over one or two paper columns."""
     mpl.rcParams.update(STYLE)
@@ -61,16 +36,21 @@ def figure(columns: int = 1, panels: int = 1):
     return fig, fig.subplots(1, panels, squeeze=False)[0]
 
 
-def error_bars(ax: Axes, y: Iterable[int], intervals: Iterable[Interval], scale: float, colour: str) -> None:
-    """Each interval, times `scale`, at its height; those without two ends are left out."""
-    shown = [(at, i) for at, i in zip(y, intervals, strict=True) if np.isfinite([i.value, i.low, i.high]).all()]
+def error_bars(ax: Axes, intervals: Iterable[Interval], heights: Iterable[int], colour: str, factor: float = 1) -> None:
+    """Each interval, times `factor`, at its height, and a line where there is no difference.
+
+    Those that are bounds or diverged have no two ends, and are left out.
+    """
+    shown = [(at, i) for at, i in zip(heights, intervals, strict=True)]
+    shown = [(at, i) for at, i in shown if not i.bound and np.isfinite([i.value, i.low, i.high]).all()]
     at = [at for at, _ in shown]
-    value, low, high = (scale * np.array([getattr(i, end) for _, i in shown]) for end in ("value", "low", "high"))
-    low, high = np.minimum(low, high), np.maximum(low, high)  # a negative scale turns them round
+    value, low, high = (factor * np.array([getattr(i, end) for _, i in shown]) for end in ("value", "low", "high"))
+    low, high = np.minimum(low, high), np.maximum(low, high)  # a negative factor turns them round
     ax.errorbar(value, at, xerr=[value - low, high - value], fmt=".", color=colour, linewidth=1, markersize=5)
+    ax.axvline(next((i.neutral for _, i in shown), 0.0), color="0.6", linewidth=0.6, linestyle=":")
 
 
-def plain_log(*axes: Axis) -> None:
+def plain_log(*axes: XAxis | YAxis) -> None:
     """Logarithmic axes whose ticks are plain numbers, for ranges of less than a decade too."""
     for axis in axes:
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})

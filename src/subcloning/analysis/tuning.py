@@ -1,19 +1,21 @@
 """Which learning rate and weight decay does each init mode like? The paper's Fig. 11 and Table 1."""
 
 from collections.abc import Iterable
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from ..errors import SubcloningError
+from .arms import BASELINE, REFERENCE, known
 from .speedup import SETTING, best_settings, settings
 from .study import Study
-from .style import COLOURS, LABELS, figure, known, plain_log
-from .text import quality_text, time_text
+from .style import figure, plain_log
 
-DASHES = ("-", "--", ":", "-.")
+DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 
 
 def effort(grid: pd.DataFrame, init: str, lr: float, weight_decay: float) -> str:
@@ -23,14 +25,14 @@ def effort(grid: pd.DataFrame, init: str, lr: float, weight_decay: float) -> str
     rate is the highest or the lowest that was tried.
     """
     own = grid[grid["init"] == init]
-    seeds = own.groupby(["lr", "weight_decay"])["seed"].agg(lambda seeds: tuple(sorted(set(seeds))))
-    if (lr, weight_decay) not in seeds.index:
+    seeds: dict[Any, frozenset] = {s: frozenset(runs["seed"]) for s, runs in own.groupby(["lr", "weight_decay"])}
+    if (lr, weight_decay) not in seeds:
         return "not tried"
-    number, chosen = seeds.map(len), len(seeds[(lr, weight_decay)])
-    fewer = (number < chosen).sum()
+    chosen = len(seeds[lr, weight_decay])
+    fewer = sum(len(used) < chosen for used in seeds.values())
     text = [f"{len(seeds) - fewer} x {chosen}"]
     text += [f"{fewer} more on fewer seeds"] if fewer else []
-    text += ["on different seeds"] if seeds[number == chosen].nunique() > 1 else []
+    text += ["on different seeds"] if len({used for used in seeds.values() if len(used) == chosen}) > 1 else []
     tried = own["lr"]
     if tried.nunique() > 1 and lr in (tried.min(), tried.max()):
         text.append("lowest LR" if lr == tried.min() else "highest LR")
@@ -55,7 +57,7 @@ def tuning_table(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
     name = study.tuned_for
     values, best = settings(grid, study).set_index(SETTING)[name], best_settings(grid, study)
     rows = []
-    for init in known(best.index, LABELS, "LABELS in analysis/style.py"):
+    for init in (arm.name for arm in known(best.index)):
         for decay in sorted(grid["weight_decay"].unique()):
             row = {"init": init, "WD": f"{decay:g}"}
             for lr in sorted(grid["lr"].unique()):
@@ -63,17 +65,20 @@ def tuning_table(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
                 if value is None:
                     text = ""
                 elif not np.isfinite(value):
-                    text = "diverged" if name == "final" else f"> {time_text(grid[study.time].max(), study, digits=0)}"
+                    text = "diverged" if name == "final" else f"> {study.time_text(grid[study.time].max(), digits=0)}"
                 else:
-                    text = time_text(value, study) if name == "time" else quality_text(value, study)
+                    text = study.time_text(value) if name == "time" else study.quality_text(value)
                 winner = (lr, decay) == tuple(best.loc[init, ["lr", "weight_decay"]])
                 row[f"LR {lr:g}"] = f"**{text}**" if winner else text
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def tuning_figure(grid: pd.DataFrame, study: Study):
-    """Validation loss at the end over learning rate, a line for each weight decay; mean over seeds and their range."""
+def tuning_figure(grid: pd.DataFrame, study: Study) -> Figure:
+    """Validation loss at the end over learning rate, a line for each weight decay; mean over seeds and their range.
+
+    Of random, subclone and principal alone, since more would hide each other; the table has all.
+    """
     fig, (ax,) = figure()
     decays = sorted(grid["weight_decay"].unique())
     if len(decays) > len(DASHES):
@@ -82,23 +87,22 @@ def tuning_figure(grid: pd.DataFrame, study: Study):
         )
     best = best_settings(grid, study)
     ends = grid[grid[study.time] == grid[study.time].max()].groupby(SETTING)["val_loss"]
-    last = pd.DataFrame({name: ends.agg(name, skipna=False) for name in ("mean", "min", "max")})
-    inits = [name for name in ("random", "subclone", "principal") if name in best.index]
-    for init in inits:
+    last = pd.DataFrame({name: ends.agg(name, skipna=False) for name in ("mean", "min", "max")}).reset_index()
+    shown = [arm for arm in known(best.index) if arm.name in (BASELINE, REFERENCE, "principal")]
+    for init, colour in ((arm.name, arm.ink) for arm in shown):
+        own, chosen = last[last["init"] == init], best.loc[init]
         for decay, dash in zip(decays, DASHES, strict=False):
-            line = last.loc[init].xs(decay, level="weight_decay") if decay in last.loc[init].index.levels[1] else None
-            if line is None or line.empty:
-                continue
-            ax.plot(line.index, line["mean"], dash, color=COLOURS[init], marker=".", markersize=4)
-            ax.fill_between(line.index, line["min"], line["max"], color=COLOURS[init], alpha=0.12, linewidth=0)
-        chosen = tuple(best.loc[init, ["lr", "weight_decay"]])
-        ax.plot(chosen[0], last.loc[(init, *chosen), "mean"], "*", color=COLOURS[init], markersize=9)
+            line = own[own["weight_decay"] == decay]
+            ax.plot(line["lr"], line["mean"], dash, color=colour, marker=".", markersize=4)
+            ax.fill_between(line["lr"], line["min"], line["max"], color=colour, alpha=0.12, linewidth=0)
+        star = own[(own["lr"] == chosen["lr"]) & (own["weight_decay"] == chosen["weight_decay"])]
+        ax.plot(star["lr"], star["mean"], "*", color=colour, markersize=9)
     ax.set(xscale="log", xlabel="learning rate", ylabel="validation loss at the end")
     plain_log(ax.yaxis)
     rates = sorted(grid["lr"].unique())
     ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
     ax.xaxis.set_minor_locator(NullLocator())
-    keys = [Line2D([], [], color=COLOURS[init], label=LABELS[init]) for init in inits]
+    keys = [Line2D([], [], color=arm.ink, label=arm.label) for arm in shown]
     dashes = zip(decays, DASHES, strict=False)
     keys += [Line2D([], [], color="0.6", linestyle=dash, label=f"WD {decay:g}") for decay, dash in dashes]
     ax.legend(handles=keys, fontsize=6, ncols=2)
@@ -119,7 +123,7 @@ def best_table(grids: dict[str, tuple[pd.DataFrame, Study]]) -> pd.DataFrame:
     rows = [(*row, "-") for row in PAPER]
     for name, (grid, study) in grids.items():
         best = best_settings(grid, study)
-        for init in ("random", "subclone"):
+        for init in (BASELINE, REFERENCE):
             setting = best.loc[init, ["lr", "weight_decay"]]
             rows.append((name, init, *setting, effort(grid, init, *setting)))
     return pd.DataFrame(

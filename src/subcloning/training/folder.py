@@ -20,6 +20,9 @@ IDENTITY = ("name", "parent", "destination", "init", "data", "optim", "distill",
 # But not where the code for it lies (_target_), what it runs on, and how data are read;
 NOT_IDENTITY: tuple[str, ...] = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 NOT_IDENTITY += ("data.workers", "data.verify")
+# nor what tables and figures say of an arm;
+DESCRIPTIONS = ("label", "question", "answer", "order", "colour")
+NOT_IDENTITY += tuple(f"init.{key}" for key in DESCRIPTIONS)
 # nor where things lie. Their contents, which provenance.json has, count instead.
 PARENT_PLACES: tuple[str, ...] = ("parent.weights.checkpoint_path", "parent.weights.path")
 PARENT_PLACES += tuple(f"data.parent_preprocessing.{key.removeprefix('parent.')}" for key in PARENT_PLACES)

@@ -1,4 +1,4 @@
-"""What is made in the folder of a study, and Markdown tables."""
+"""Markdown tables, and where they go."""
 
 import re
 from pathlib import Path
@@ -6,12 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..files import atomic
-from .convergence import convergence_figure, convergence_table
-from .runs import read_runs
-from .study import Study
-from .style import save
 from .text import chance_text
-from .tuning import effort_text, tuning_table
+from .tuning import effort_text
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -39,17 +35,3 @@ def fill(file: Path, name: str, text: str) -> None:
     new = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m: m[1] + text + m[2], old, flags=re.DOTALL)
     if new != old:
         write(file, new)
-
-
-def report(folder: Path, study: Study) -> str:
-    """Make everything in a study's folder; return the table as Markdown."""
-    runs = read_runs(folder / "runs.csv")
-    grid = read_runs(folder / "grid.csv") if (folder / "grid.csv").exists() else None
-    table = convergence_table(runs, study, grid)
-    write(folder / "table.csv", table.to_csv(index=False))
-    text = noted(table)
-    write(folder / "table.md", text)
-    save(convergence_figure(runs, study), folder / "convergence")
-    if grid is not None:
-        write(folder / "tuning.md", markdown(tuning_table(grid, study)))
-    return text

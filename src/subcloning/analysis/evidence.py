@@ -1,0 +1,87 @@
+"""What was measured of a study: the files in its folder."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from .arms import BASELINE, REFERENCE
+from .cases import every_case
+from .runs import read_runs, read_units
+from .study import STUDIES, Study
+
+PAPER = {BASELINE, REFERENCE, "subclone_no_scaling", "subclone_no_reordering"}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Runs as `collect` writes them, and what they were tuned on (`_grid`).
+
+    bigger: of the child of a bigger parent. controls: of arms that the paper does not have, with those that they are
+    compared with. cases: over shapes, budgets and parents, in a column `case`. map: of principal, over the whole grid.
+    blocks, units: what `measure_blocks` and `measure_units` say of the parent.
+    """
+
+    study: Study
+    runs: pd.DataFrame
+    grid: pd.DataFrame | None = None
+    bigger: pd.DataFrame | None = None
+    bigger_grid: pd.DataFrame | None = None
+    controls: pd.DataFrame | None = None
+    controls_grid: pd.DataFrame | None = None
+    cases: pd.DataFrame | None = None
+    cases_grid: pd.DataFrame | None = None
+    map: pd.DataFrame | None = None
+    blocks: pd.DataFrame | None = None
+    units: pd.DataFrame | None = None
+
+
+def read_evidence(folder: Path, study: Study) -> Evidence:
+    """What the study's `folder` holds; arms and cases that were not run again are taken from the study's own runs."""
+
+    def read(name: str, how: Callable[[Path], pd.DataFrame] = read_runs) -> pd.DataFrame | None:
+        file = folder / f"{name}.csv"
+        return how(file) if file.exists() else None
+
+    def compared(own: pd.DataFrame | None, end: str = "") -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+        """(controls, cases)"""
+        controls = completed(read(f"controls{end}"), own)
+        parts = [found for name in ("cases", "distilled") if (found := read(f"{name}{end}")) is not None]
+        same = own if controls is None else controls
+        return controls, None if same is None or not parts else every_case(pd.concat(parts), same, study)
+
+    runs, grid = read_runs(folder / "runs.csv"), read("grid")
+    (controls, cases), (controls_grid, cases_grid) = compared(runs), compared(grid, "_grid")
+    principal = read("map")
+    return Evidence(
+        study,
+        runs,
+        grid=grid,
+        bigger=read("bigger"),
+        bigger_grid=read("bigger_grid"),
+        controls=controls,
+        controls_grid=controls_grid,
+        cases=cases,
+        cases_grid=cases_grid,
+        map=None if principal is None else completed(principal, grid),
+        blocks=read("blocks", pd.read_csv),
+        units=read("units", read_units),
+    )
+
+
+def completed(controls: pd.DataFrame | None, own: pd.DataFrame | None) -> pd.DataFrame | None:
+    """The controls' runs, and the study's `own` of arms that they leave out.
+
+    Without controls, the study's own runs, if there is more to compare in them than the paper's arms.
+    """
+    if own is None:
+        return controls
+    if controls is None:
+        return own if set(own["init"]) - PAPER else None
+    return pd.concat([own[~own["init"].isin(controls["init"])], controls])
+
+
+def evidence(root: Path) -> list[Evidence]:
+    """Of each study below `root` whose runs are there."""
+    return [read_evidence(root / name, study) for name, study in STUDIES.items() if (root / name / "runs.csv").exists()]
