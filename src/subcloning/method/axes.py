@@ -101,8 +101,8 @@ class Family:
     tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     norms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     gains: Mapping[str, str] = field(default_factory=dict)
-    unsupported: Callable[[Any], str] = lambda model: ""
-    unrotatable: Callable[[Any], str] = lambda model: ""
+    unsupported: Callable[[nn.Module], str] = lambda model: ""
+    unrotatable: Callable[[nn.Module], str] = lambda model: ""
 
     @cached_property
     def rows(self) -> dict[str, tuple[re.Pattern, Layout]]:
