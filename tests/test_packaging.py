@@ -80,22 +80,24 @@ def readme_code():
     return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_readme_code(number, tmp_path, monkeypatch):
+def test_readme_code(tmp_path, monkeypatch):
     """As it stands, but for what must be downloaded: the ViT has random weights, the GPT-2 files are made here."""
     monkeypatch.chdir(tmp_path)
     gpt2().save_pretrained("gpt2-large")
     gpt2(heads=2, depth=2).config.save_pretrained("gpt2-medium")
-    code = readme_code()[number].replace('"vit_base_patch16_224", pretrained=True', '"vit_base_patch16_224"')
-    assert len([line for line in code.splitlines() if line]) <= 8
+    first, kept, gpt2_child, steps = (
+        code.replace('"vit_base_patch16_224", pretrained=True', '"vit_base_patch16_224"') for code in readme_code()
+    )
+    assert len([line for line in first.splitlines() if line]) == 5  # a newcomer's way to a child
     space = {"images": torch.randn(2, 3, 224, 224), "token_ids": torch.randint(37, (2, 10))}
-    if number == 2:  # continues the ViT example
-        space["parent"] = timm.create_model("vit_base_patch16_224", depth=2)
-        space["child"] = timm.create_model("vit_base_patch16_224", depth=2, embed_dim=384, num_heads=6)
-    exec(code, space)
-    if number < 2:
-        for (name, value), again in zip(
-            space["child"].state_dict().items(), space["again"].state_dict().values(), strict=True
-        ):
-            assert torch.equal(value, again), name
-    assert sum(p.numel() for p in space["child"].parameters()) < sum(p.numel() for p in space["parent"].parameters())
+    for code in (first + kept, gpt2_child):
+        exec(code, space)
+        parent, child, again = space["parent"], space["child"], space["again"]
+        assert sum(p.numel() for p in child.parameters()) < sum(p.numel() for p in parent.parameters())
+        for (name, value), same in zip(child.state_dict().items(), again.state_dict().values(), strict=True):
+            assert torch.equal(value, same), name
+    space["parent"] = timm.create_model("vit_base_patch16_224", depth=2)
+    space["child"] = timm.create_model("vit_base_patch16_224", depth=2, embed_dim=384, num_heads=6)
+    exec(steps, space)
+    kept = space["plan"].maps["residual"]
+    assert torch.equal(space["child"].cls_token, space["parent"].cls_token[..., kept])

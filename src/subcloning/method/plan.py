@@ -170,7 +170,7 @@ def make_plan(
             elif rotates and c.rows[name] in neuronwise(p.family):  # all of one value, once folded
                 maps[f"{name}:{axis}"] = torch.arange(new)
             elif rotates and key not in maps:
-                stream = scores and scores.stream
+                stream = scores.stream if scores else None
                 assert stream is not None  # see _check
                 maps[key], energy = principal_map(stream, new, is_centred(p))
             elif key not in maps:
