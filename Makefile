@@ -1,9 +1,9 @@
-# make demo: the main job, a ViT on digits, random against subcloned.   make test: all tests.
+# make demo: the main job, a ViT on digits, random against subcloned.   make test: style, types and all tests.
 # Both set up .venv first, which takes a minute or two once. Needs Python 3.11 or newer, pip, git.
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo demo-gpt2 figures study-mini test test-slurm lock
+.PHONY: demo demo-gpt2 figures study-mini test test-lowest test-slurm lock
 
 demo: .venv/installed
 	$(PY) -m subcloning.demo digits
@@ -24,7 +24,14 @@ study-mini: .venv/installed
 test: .venv/installed
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+	.venv/bin/mypy
 	$(PY) -m pytest --numprocesses=2 --dist=loadgroup
+
+# With the lowest versions that pyproject.toml allows, in an environment of their own.
+test-lowest: .venv/installed
+	.venv/bin/uv venv --quiet --clear --python $(PY) .venv-lowest
+	.venv/bin/uv pip install --python .venv-lowest --quiet --resolution lowest-direct -e '.[dev]'
+	.venv-lowest/bin/python -m pytest --numprocesses=2 --dist=loadgroup
 
 # Sweeps on a real SLURM, which this brings up and takes down again: for root on a Debian machine that you can spare.
 test-slurm: .venv/installed
@@ -39,7 +46,8 @@ test-slurm: .venv/installed
 	.venv/bin/uv pip install --python $(PY) --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-# The newest versions that fit together. environment.yml has the same pins: tests/test_packaging.py says where it differs.
+# What is pinned stays, where it still fits; `make lock UPGRADE=--upgrade` takes the newest versions that fit together.
+# environment.yml has the same pins: tests/test_packaging.py says where it differs.
 lock:
-	.venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-annotate --no-header \
+	.venv/bin/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --extra dev --no-annotate --no-header \
 		--no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock

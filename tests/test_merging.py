@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from residual_mlp import ResidualMLP, residual_mlp
 from safetensors.torch import save_file
-from test_new_family import ResidualMLP, residual_mlp
 from tiny import VARIANTS, gpt2, inputs, outputs, randomise, vit
 
 from subcloning import Scores, SubcloningError, make_plan, score

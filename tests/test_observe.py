@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_new_family import ResidualMLP, residual_mlp
+from residual_mlp import ResidualMLP, residual_mlp
 from test_properties import state
 from tiny import gpt2, inputs, randomise, vit
 from torch import nn

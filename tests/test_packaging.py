@@ -1,4 +1,4 @@
-"""One set of pins, in requirements.lock and environment.yml; and the README's code does what it says."""
+"""One set of pins, one version, and words that name what is there: links, make's targets, and the README's code."""
 
 import re
 import tomllib
@@ -13,7 +13,13 @@ from tiny import gpt2
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DEPENDENCIES = [Requirement(r) for r in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+EXTRAS = PROJECT["optional-dependencies"]
+DEPENDENCIES = [
+    dependency
+    for dependency in map(Requirement, PROJECT["dependencies"] + EXTRAS["experiments"] + EXTRAS["dev"])
+    if dependency.name != PROJECT["name"]  # an extra that takes in another
+]
+PROSE = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("experiments/*/README.md")]
 # For conda's Python: a package may be pinned once per Python version.
 PYTHON = {"python_version": "3.11", "python_full_version": "3.11.9"}
 
@@ -39,26 +45,59 @@ def test_environment_has_the_same_pins():
     assert listed == {dependency.name: lock()[dependency.name] for dependency in DEPENDENCIES}
 
 
+def test_one_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    (version, date), *_ = re.findall(r"^## (\S+) - (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert version == cited["version"] == PROJECT["version"]
+    assert date == str(cited["date-released"])
+
+
+def test_commands_of_make_are_there():
+    """Those that the prose and the workflow give."""
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    said = re.compile(r"(?:`|^ *|run: )make ([a-z][\w-]*)", flags=re.MULTILINE)
+    for file in (*PROSE, ROOT / ".ci/run", ROOT / ".github/workflows/test.yml"):
+        named = set(said.findall(file.read_text()))
+        assert named <= targets, (file.name, named - targets)
+        assert named or file.suffix == ".md"
+
+
+@pytest.mark.parametrize("file", PROSE, ids=lambda file: str(file.relative_to(ROOT)))
+def test_links_lead_somewhere(file):
+    links = re.findall(r"\]\((?!\w+:|#)([^)#]+)", file.read_text())
+    missing = [link for link in links if not (file.parent / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("file", PROSE, ids=lambda file: str(file.relative_to(ROOT)))
+def test_programs_are_there(file):
+    for name in re.findall(r"python -m (subcloning\.[\w.]*\w)", file.read_text()):
+        path = ROOT / "src" / name.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
+
+
 def readme_code():
     return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_readme_code(number, tmp_path, monkeypatch):
+def test_readme_code(tmp_path, monkeypatch):
     """As it stands, but for what must be downloaded: the ViT has random weights, the GPT-2 files are made here."""
     monkeypatch.chdir(tmp_path)
     gpt2().save_pretrained("gpt2-large")
     gpt2(heads=2, depth=2).config.save_pretrained("gpt2-medium")
-    code = readme_code()[number].replace('"vit_base_patch16_224", pretrained=True', '"vit_base_patch16_224"')
-    assert len([line for line in code.splitlines() if line]) <= 8
+    first, kept, gpt2_child, steps = (
+        code.replace('"vit_base_patch16_224", pretrained=True', '"vit_base_patch16_224"') for code in readme_code()
+    )
+    assert len([line for line in first.splitlines() if line]) == 5  # a newcomer's way to a child
     space = {"images": torch.randn(2, 3, 224, 224), "token_ids": torch.randint(37, (2, 10))}
-    if number == 2:  # continues the ViT example
-        space["parent"] = timm.create_model("vit_base_patch16_224", depth=2)
-        space["child"] = timm.create_model("vit_base_patch16_224", depth=2, embed_dim=384, num_heads=6)
-    exec(code, space)
-    if number < 2:
-        for (name, value), again in zip(
-            space["child"].state_dict().items(), space["again"].state_dict().values(), strict=True
-        ):
-            assert torch.equal(value, again), name
-    assert sum(p.numel() for p in space["child"].parameters()) < sum(p.numel() for p in space["parent"].parameters())
+    for code in (first + kept, gpt2_child):
+        exec(code, space)
+        parent, child, again = space["parent"], space["child"], space["again"]
+        assert sum(p.numel() for p in child.parameters()) < sum(p.numel() for p in parent.parameters())
+        for (name, value), same in zip(child.state_dict().items(), again.state_dict().values(), strict=True):
+            assert torch.equal(value, same), name
+    space["parent"] = timm.create_model("vit_base_patch16_224", depth=2)
+    space["child"] = timm.create_model("vit_base_patch16_224", depth=2, embed_dim=384, num_heads=6)
+    exec(steps, space)
+    kept = space["plan"].maps["residual"]
+    assert torch.equal(space["child"].cls_token, space["parent"].cls_token[..., kept])

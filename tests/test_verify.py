@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from test_new_family import ResidualMLP, residual_mlp
+from residual_mlp import ResidualMLP, residual_mlp
 from timm.models.vision_transformer import ResPostBlock
 from tiny import VARIANTS, inputs, randomise, vit
 from torch import nn

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -101,7 +101,7 @@ class Family:
     model_class: str
     table: Mapping[str, str]
     probes: Mapping[str, Probe]
-    inner_sizes: Callable[[nn.Module], dict[str, int]]
+    inner_sizes: Callable[[Any], dict[str, int]]
     points: Mapping[str, Mapping[str, tuple[Probe, ...]]] = field(default_factory=dict)
     scoring_kwargs: Mapping[str, object] = field(default_factory=dict)
     tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

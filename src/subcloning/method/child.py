@@ -40,4 +40,4 @@ def subclone(
         scores = score(p, batches, stream="principal" in rules_of(select))
     plan = make_plan(p, c, scores, select=select, **plan_options)
     apply_plan(plan, p, c, scale=scale, scale_tied=scale_tied)
-    return make_up(plan, p, c, batches) if refit else child
+    return child if batches is None or not refit else make_up(plan, p, c, batches)

@@ -63,7 +63,7 @@ def match_spread(plan: Plan, parent: nn.Module, child: nn.Module, batch: Tensor)
         wanted[source] = call.rows(call.output).var(0)  # which a bias does not change
 
     def scale(name: str, call: Call) -> Tensor:
-        units, module = c.layouts[name].outputs, child.get_submodule(name.removesuffix(".weight"))
+        units = c.layouts[name].outputs
         found = call.rows(call.output).var(0)
         kept = torch.empty_like(found)
         transplant(wanted[sources[name]], kept, units, plan.maps_of(name, c), p.inner)
@@ -73,7 +73,7 @@ def match_spread(plan: Plan, parent: nn.Module, child: nn.Module, batch: Tensor)
                 f"the outputs of {name} are not finite or do not vary over this batch: give one of several positions, "
                 "and check the parent's weights"
             )
-        module.weight.mul_(factor)
+        c.tensors[name].mul_(factor)
         return call.again(call.input)
 
     observe(parent, [(source, partial(measure, source)) for source in set(sources.values())], [batch])

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +81,7 @@ def observe(
                 (run or model)(*args, **kwargs)
             if 0 in counts or len(set(counts)) > 1:
                 calls = {name: count for (name, _), count in zip(hooks, counts, strict=True)}
-                rarest, most = min(calls, key=calls.get), max(calls, key=calls.get)
+                rarest, most = min(calls, key=calls.__getitem__), max(calls, key=calls.__getitem__)
                 raise SubcloningError(
                     f"in one batch {rarest} was called {calls[rarest]} times and {most} {calls[most]} times: a module "
                     "that is read must be called once in each forward pass. Correct the family's probes and norms"
@@ -125,7 +126,7 @@ def hooked(model: nn.Module, hooks: Iterable[tuple[str, Hook]], mask: Tensor | N
         yield counts
 
 
-def _first(output: object) -> object:
+def _first(output: Any) -> Any:
     return output[0] if isinstance(output, tuple) else output
 
 

@@ -170,9 +170,12 @@ def make_plan(
             elif rotates and c.rows[name] in neuronwise(p.family):  # all of one value, once folded
                 maps[f"{name}:{axis}"] = torch.arange(new)
             elif rotates and key not in maps:
-                maps[key], energy = principal_map(scores.stream, new, is_centred(p))
+                stream = scores.stream if scores else None
+                assert stream is not None  # see _check
+                maps[key], energy = principal_map(stream, new, is_centred(p))
             elif key not in maps:
-                ranking = scores and scores.of(axis, None if axis in p.family.shared else blocks[block])
+                within = None if block is None or axis in p.family.shared else blocks[block]
+                ranking = None if scores is None else scores.of(axis, within)
                 if ranking is not None and len(ranking) != old:
                     raise SubcloningError(
                         f"the scores are of another parent: {len(ranking)} for {key}, which has {old}"
@@ -207,6 +210,7 @@ def _kept_blocks(lost: str, parent: int, child: int, scores: Scores | None = Non
     if lost == "uniform":  # first and last block stay
         return torch.linspace(0, parent - 1, child, dtype=torch.float64).round().long().tolist()
     more = parent - child
+    removed: Collection[int]
     if lost == "least":
         if scores is None or len(scores.influence) != parent:
             raise SubcloningError("blocks='least' needs scores with the blocks' influence: score(parent, batches)")
@@ -219,6 +223,7 @@ def _kept_blocks(lost: str, parent: int, child: int, scores: Scores | None = Non
 def _indices(select: str, old: int, new: int, scores: Tensor | None, generator: torch.Generator) -> Tensor:
     """(new,) distinct indices below `old`; those chosen by score come in the order of their rank."""
     if select in SCORED:
+        assert scores is not None  # see _check
         return scores.argsort(descending=select != "least", stable=True)[:new].clone()
     if select == "uniform" and old % new:
         return torch.linspace(0, old - 1, new, dtype=torch.float64).round().long()
@@ -240,7 +245,7 @@ def _check(p: Anatomy, c: Anatomy, scores: Scores | None, rules: set[str], ignor
             )
         if rule in SCORED and scores is None:
             raise SubcloningError(f"select={rule!r} needs scores: pass score(parent, batches), or select='uniform'")
-        if rule == "principal" and scores.stream is None:
+        if rule == "principal" and (scores is None or scores.stream is None):
             raise SubcloningError(
                 "select='principal' needs the stream's covariance: score(parent, batches, stream=True)"
             )

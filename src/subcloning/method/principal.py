@@ -17,9 +17,10 @@ the stream's energy that V keeps, since the child's norms stretch what is left o
 """
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import SubcloningError
 from .anatomy import Anatomy
@@ -34,7 +35,7 @@ def neuronwise(family: Family) -> set[str]:
 def is_centred(anatomy: Anatomy) -> bool:
     """Whether any of the model's norms subtracts the stream's mean: told by calling them, whatever their class."""
 
-    def ignores_mean(norm: nn.Module) -> bool:
+    def ignores_mean(norm: Any) -> bool:
         weight = norm.weight.detach()
         if weight.is_meta:
             raise SubcloningError("the parent is on the meta device and has no values: build it on a real device")

@@ -9,8 +9,11 @@ all of it. `scoring` makes them.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,7 +23,7 @@ from ..errors import SubcloningError
 from ..files import load_tensors, save_tensors
 
 # Statistic -> (what is summed over positions, what is made of the means).
-STATISTICS = {
+STATISTICS: dict[str, tuple[Callable[[Tensor], list[Tensor]], Callable[..., Tensor]]] = {
     "magnitude": (lambda x: [x.abs()], lambda mean: mean),
     "rms": (lambda x: [x.square()], torch.sqrt),
     # In float64, for a small difference of large numbers.
@@ -68,7 +71,7 @@ class Scores:
         units = [finish(*mean).mean(-1) for mean in means.values()]
         if self.equal_votes:
             units = [unit / (unit.sum() or 1) for unit in units]  # of a silent block all are zero, and stay so
-        return sum(units).float()
+        return reduce(add, units).float()
 
     @property
     def influence(self) -> Tensor:
@@ -125,12 +128,12 @@ class Scores:
                 raise SubcloningError(f"can merge scores of one {what} only, got {[getattr(p, what) for p in parts]}")
         if any(part.sums.keys() != parts[0].sums.keys() for part in parts):
             raise SubcloningError("can merge scores of the same things only: score each part with the same options")
-        sums = {key: sum(part.sums[key] for part in parts) for key in parts[0].sums}
+        sums = {key: reduce(add, (part.sums[key] for part in parts)) for key in parts[0].sums}
         counts = {key: sum(part.counts[key] for part in parts) for key in parts[0].counts}
         return replace(parts[0], sums=sums, counts=counts)
 
     def merge_ranks(self) -> "Scores":
         """Merge with what the other ranks of the default process group scored; every rank gets the same result."""
-        parts = [None] * dist.get_world_size()
+        parts: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(parts, self)
         return Scores.merge(parts)

@@ -20,12 +20,12 @@ from .scores import INFLUENCE, STATISTICS, STREAM, Scores
 
 
 def score(
-    parent: nn.Module,
+    parent: nn.Module | Anatomy,
     batches: Iterable[Tensor | Mapping[str, object]],
     *,
     statistic: str = "magnitude",
     points: Mapping[str, str] | None = None,
-    loss: Callable[[nn.Module, Tensor], Tensor] | None = None,
+    loss: Callable[..., Tensor] | None = None,
     stream: bool = False,
 ) -> Scores:
     """Score `parent` by forward passes over `batches`, in evaluation mode, without gradients and outside of autocast.
@@ -63,7 +63,7 @@ def score(
         else:
             totals.add_units(key, call.rows(value))
 
-    def differentiate(*args, **kwargs) -> None:
+    def differentiate(loss: Callable[..., Tensor], /, *args, **kwargs) -> None:
         value = loss(parent, *args, **kwargs)
         gradients = torch.autograd.grad(value, [x for _, _, x in waiting], materialize_grads=True)
         for (key, call, x), gradient in zip(waiting, gradients, strict=True):
@@ -81,7 +81,7 @@ def score(
         centred = is_centred(anatomy)
         hooks += [(norm, partial(totals.add_stream, centred)) for norm in anatomy.norms]
     with _differentiable(parent) if loss else nullcontext():
-        run = differentiate if loss else partial(parent, **family.scoring_kwargs)
+        run = partial(differentiate, loss) if loss else partial(parent, **family.scoring_kwargs)
         observe(parent, hooks, batches, run, gradients=loss is not None)
     sums = totals.checked()
     units = {
@@ -96,7 +96,9 @@ class _Totals:
     """Sums and counts of `Scores`, while they grow. Sums are float64, so that many batches cost no digits."""
 
     def __init__(self, terms: Callable[[Tensor], list[Tensor]]):
-        self.terms, self.sums, self.counts = terms, {}, {}
+        self.terms = terms
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
 
     def add(self, key: str, values: Tensor, count: int) -> None:
         if key in self.sums:
@@ -151,7 +153,7 @@ def _by_unit(sums: Tensor, anatomy: Anatomy, axis: str, block: int, axes: str) -
     """(terms, size, neurons of a unit) from (terms, neurons), whose last dimension has the given axes."""
     others = [name for name in axes.strip("()").split() if name != axis]
     inner = {name: anatomy.inner[name] for name in others}
-    expected = prod(inner.values()) * anatomy.size(axis, block)
+    expected = prod(inner.values()) * (anatomy.size(axis, block) or 0)
     if sums.shape[1] != expected:
         raise SubcloningError(
             f"the probe of {axis} in block {block} reads {sums.shape[1]} neurons, expected {axes} to be {expected}: "
@@ -162,7 +164,7 @@ def _by_unit(sums: Tensor, anatomy: Anatomy, axis: str, block: int, axes: str) -
 
 def _probes(family: Family, points: Mapping[str, str]) -> dict[str, tuple[Probe, ...]]:
     """axis -> the places in a block where it is read."""
-    probes = {axis: (probe,) for axis, probe in family.probes.items()}
+    probes: dict[str, tuple[Probe, ...]] = {axis: (probe,) for axis, probe in family.probes.items()}
     for axis, point in points.items():
         if point not in family.points.get(axis, {}):
             known = {axis: sorted(names) for axis, names in family.points.items()}

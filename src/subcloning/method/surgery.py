@@ -40,7 +40,8 @@ def apply_plan(
     """
     p, c = Anatomy.of(parent), Anatomy.of(child)
     _check(plan, p, c)
-    given = Folded(p, c.tied) if plan.rotated else p
+    folded = Folded(p, c.tied) if plan.rotated else None
+    given = p if folded is None else folded
     for name, target in c.tensors.items():
         if name in plan.fresh:
             continue
@@ -52,8 +53,8 @@ def apply_plan(
                 f"{name} overflows the child's {target.dtype}, and the child is filled in part: build it anew in "
                 "bfloat16 or float32"
             )
-    if plan.rotated:
-        _restore_constants(plan, given, c)
+    if folded is not None:
+        _restore_constants(plan, folded, c)
     return c.model
 
 
@@ -70,7 +71,7 @@ def transplant(
     expand = f"{layout.einops} -> {' '.join(layout.axes)}"
     known = {axis: size for axis, size in inner.items() if axis in layout.axes}
     source, target = rearrange(source, expand, **known), rearrange(target, expand, **known)
-    mapped = [(dim, maps[axis].to(source.device)) for dim, axis in enumerate(layout.axes) if maps[axis] is not None]
+    mapped = [(dim, kept.to(source.device)) for dim, axis in enumerate(layout.axes) if (kept := maps[axis]) is not None]
     for dim, kept in sorted(mapped, key=lambda pair: pair[1].ndim):  # what is selected need not be rotated first
         if kept.ndim == 1:
             source = source.index_select(dim, kept)
@@ -156,7 +157,8 @@ def _check(plan: Plan, p: Anatomy, c: Anatomy) -> None:
     for name, layout in c.layouts.items():
         block = c.blocks[name]
         for axis in layout.axes:
-            pair = (p.size(axis, None if block is None else plan.blocks[block]), c.size(axis, block))
+            there = None if block is None else plan.blocks[block]
+            pair = (p.size(axis, there) or 0, c.size(axis, block) or 0)
             key = c.family.key(axis, block)
             planned = plan.sizes.get(key, pair)
             if pair != planned:
@@ -167,8 +169,13 @@ def _check(plan: Plan, p: Anatomy, c: Anatomy) -> None:
             kept = plan.map(name, key, axis)
             if name in plan.fresh or (kept is None and pair[0] == pair[1]):
                 continue
-            fits = kept is not None and len(kept) == pair[1] and kept.shape[1:] in ((), (pair[0],))
-            if not fits or not (is_finite(kept) and (kept.ndim > 1 or 0 <= kept.min() <= kept.max() < pair[0])):
+            if (
+                kept is None
+                or len(kept) != pair[1]
+                or kept.shape[1:] not in ((), (pair[0],))
+                or not is_finite(kept)
+                or (kept.ndim == 1 and not 0 <= kept.min() <= kept.max() < pair[0])
+            ):
                 raise SubcloningError(
                     f"the plan has no map of {pair[1]} indices for {name}, axis {axis}, which are below {pair[0]}, "
                     f"or of {pair[1]} rows of finite numbers: make it again"

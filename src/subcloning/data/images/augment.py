@@ -61,6 +61,9 @@ class BatchTransform(nn.Module):
     on_batch: whether shift and flip are left to this; large sets do both in their workers.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, recipe: Recipe, mean: Sequence[float], std: Sequence[float], classes: int, *, on_batch: bool):
         super().__init__()
         self.recipe = recipe

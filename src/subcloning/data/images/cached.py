@@ -9,25 +9,27 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ...errors import SubcloningError
 from ...files import atomic, locked
 from ..contents import contents, sha256
-from .datamodule import ImageData
+from .datamodule import ImageData, ImageSet
 from .preprocessing import agreed
 from .sets import read, same_classes
 
 
-class ArrayImages(Dataset):
+class ArrayImages(ImageSet):
     """`dataset[indices, number]` of arrays: images and labels of a batch; the number does not matter.
 
     images: (n, channels, height, width) uint8 or float32, a tensor or a memory-mapped array. labels: (n,) int64.
+    sha256: of the files that they are read from.
     """
 
-    def __init__(self, images: Tensor | np.ndarray, labels: Tensor, classes: list[str], name: str = ""):
-        self.images, self.labels, self.classes, self.name = images, labels, classes, name
+    def __init__(
+        self, images: Tensor | np.ndarray, labels: Tensor, classes: list[str], name: str = "", sha256: str = ""
+    ):
+        self.images, self.labels, self.classes, self.name, self.sha256 = images, labels, classes, name, sha256
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,19 +63,20 @@ class CachedImages(ImageData):
         override_preprocessing: bool = False,
         **options,
     ):
-        train = decoded(Path(folder) / "train", train, image_size)
-        validation = decoded(Path(folder) / "validation", validation, image_size)
-        same_classes(train, validation)
+        train_set = decoded(Path(folder) / "train", train, image_size)
+        validation_set = decoded(Path(folder) / "validation", validation, image_size)
+        same_classes(train_set, validation_set)
         # Nothing is resized: interpolation and crop do not matter.
         parent = {key: value for key, value in (parent_preprocessing or {}).items() if key in ("mean", "std")}
         preprocessing = agreed(preprocessing, parent, override=override_preprocessing) | {"crop_pct": 1.0}
         preprocessing["input_size"] = (3, image_size, image_size)
-        options |= {"classes": train.classes, "preprocessing": preprocessing}
-        super().__init__(train, validation, on_batch=True, **options)
+        options |= {"classes": train_set.classes, "preprocessing": preprocessing}
+        super().__init__(train_set, validation_set, on_batch=True, **options)
+        self._sha256 = {"train_sha256": train_set.sha256, "validation_sha256": validation_set.sha256}
 
     @property
     def provenance(self) -> dict:
-        return super().provenance | {"train_sha256": self.train.sha256, "validation_sha256": self.validation.sha256}
+        return super().provenance | self._sha256
 
 
 def decoded(folder: Path, make: Callable, size: int) -> ArrayImages:
@@ -97,9 +100,8 @@ def decoded(folder: Path, make: Callable, size: int) -> ArrayImages:
     if images.shape[2:] != (size, size):
         raise SubcloningError(f"{folder} holds images of {images.shape[2:]}, wanted {size} x {size}: remove the folder")
     labels = torch.from_numpy(np.load(folder / "labels.npy"))
-    made = ArrayImages(images, labels, json.loads((folder / "classes.json").read_text()), str(folder))
-    made.sha256 = found["sha256"]
-    return made
+    classes = json.loads((folder / "classes.json").read_text())
+    return ArrayImages(images, labels, classes, str(folder), found["sha256"])
 
 
 def _source(make: Callable, folder: Path, memory: Path) -> dict:

@@ -45,10 +45,27 @@ class EpochBatches(Sampler):
             yield batch[rank::ranks].chunk(passes)[part], number * ranks + rank
 
 
-class ImageData(LightningDataModule):
-    """Loaders over two sets of images, both seen as `dataset[indices, number]`: a batch of images and labels.
+class ImageSet(Dataset[tuple[Tensor, Tensor]]):
+    """`dataset[indices, number]`: a batch of images (n, channels, height, width) and labels (n,).
 
-    train, validation: `number` is unique for each training batch, None for images as they are validated and scored.
+    number: unique for each training batch, None for images as they are validated and scored.
+    """
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, key: tuple[Tensor, int | None]) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    @property
+    def skipped(self) -> int:
+        """Images that could not be read so far, where that is allowed."""
+        return 0
+
+
+class ImageData(LightningDataModule):
+    """Loaders over two sets of images.
+
     classes: names. preprocessing: timm's data config.
     batch_size: of one optimiser step, over all ranks and passes. workers: processes that read ahead.
     validations_per_epoch: evenly spaced; steps that do not divide by it are dropped.
@@ -56,10 +73,12 @@ class ImageData(LightningDataModule):
     on_batch: whether images are shifted and flipped by the batch, or were by the dataset.
     """
 
+    trainer: Trainer  # set by the trainer itself
+
     def __init__(
         self,
-        train: Dataset,
-        validation: Dataset,
+        train: ImageSet,
+        validation: ImageSet,
         *,
         classes: list[str],
         preprocessing: dict,
@@ -95,17 +114,17 @@ class ImageData(LightningDataModule):
     def provenance(self) -> dict:
         """How many images and classes there are, and `sample_sha256`: of a few images, their labels, and how they are
         prepared. It tells other images under the same name, and the same ones in another place."""
-        sizes = {"train_images": self.train, "validation_images": self.validation, "classes": self.classes}
+        sizes = {"train_images": len(self.train), "validation_images": len(self.validation)}
         found = hashlib.sha256(repr(sorted(self.preprocessing.items())).encode())
         for dataset in (self.train, self.validation):
-            for part in dataset[torch.arange(8) * len(dataset) // 8, None]:
-                found.update(part.contiguous().view(torch.uint8).numpy())
-        return {name: len(part) for name, part in sizes.items()} | {"sample_sha256": found.hexdigest()}
+            for tensor in dataset[torch.arange(8) * len(dataset) // 8, None]:
+                found.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        return sizes | {"classes": len(self.classes), "sample_sha256": found.hexdigest()}
 
     @property
     def skipped(self) -> int:
         """Images that this rank could not read, where that is allowed."""
-        return sum(getattr(dataset, "skipped", 0) for dataset in (self.train, self.validation))
+        return self.train.skipped + self.validation.skipped
 
     def _loader(self, dataset: Dataset, batches, **options) -> DataLoader:
         return DataLoader(dataset, sampler=batches, batch_size=None, num_workers=self.workers, **options)

@@ -18,7 +18,10 @@ def preprocessing_of(model: dict, weights: dict | None) -> dict:
     if file and file.exists():
         known = json.loads(file.read_text())["pretrained_cfg"]
     else:
-        known = timm.get_pretrained_cfg(model["model_name"]).to_dict()
+        found = timm.get_pretrained_cfg(model["model_name"])
+        if not found:
+            raise SubcloningError(f"timm has no pretrained weights of the name {model['model_name']!r}: see its tags")
+        known = found.to_dict()
     return resolve_data_config(pretrained_cfg=known)
 
 

@@ -6,12 +6,11 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ...errors import SubcloningError
 from ..batches import seed_all
 from .augment import Recipe
-from .datamodule import ImageData
+from .datamodule import ImageData, ImageSet
 from .preprocessing import PREPROCESSING, agreed
 from .sets import Folder, read, same_classes
 
@@ -55,23 +54,23 @@ class StreamedImages(ImageData):
             augmented = create_transform(
                 image_size,
                 is_training=True,
-                scale=tuple(recipe.crop),
+                scale=(recipe.crop[0], recipe.crop[1]),
                 hflip=recipe.flip,
                 auto_augment=recipe.auto_augment,
                 color_jitter=recipe.color_jitter or 0.0,
                 **common,
             )
+        self._commits = {commit for part in (train, validation) if (commit := getattr(part, "commit", None))}
         sets = (ReadImages(part, plain, augmented, seed, on_unreadable) for part in (train, validation))
         options |= {"classes": train.classes, "preprocessing": preprocessing, "recipe": recipe, "seed": seed}
         super().__init__(*sets, on_batch=False, **options)
 
     @property
     def provenance(self) -> dict:
-        commits = {getattr(part.source, "commit", None) for part in (self.train, self.validation)} - {None}
-        return super().provenance | ({"commit": " ".join(sorted(commits))} if commits else {})
+        return super().provenance | ({"commit": " ".join(sorted(self._commits))} if self._commits else {})
 
 
-class ReadImages(Dataset):
+class ReadImages(ImageSet):
     """Batches of `source`, (n, 3, size, size) uint8 and (n,) int64: `dataset[indices, number]`.
 
     number: of the batch, for an `augmented` one; None for a `plain` one. What is drawn depends on the seed, the number

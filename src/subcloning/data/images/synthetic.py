@@ -34,6 +34,6 @@ def folder(root: str, classes: int, images: int) -> str:
 def photograph(number: int, label: int) -> Image.Image:
     """An image of about 500 x 375, landscape or portrait: blurred noise, in colours that depend on the label."""
     draw = np.random.default_rng(number)
-    size = tuple(int(side) for side in draw.normal((500, 375), 40).clip(200, 800)[:: draw.choice((1, -1))])
+    width, height = (int(side) for side in draw.normal((500, 375), 40).clip(200, 800)[:: draw.choice((1, -1))])
     noise = draw.integers(0, 128, (24, 32, 3)) + np.random.default_rng(label).integers(0, 128, 3)
-    return Image.fromarray(noise.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    return Image.fromarray(noise.astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)

@@ -160,7 +160,7 @@ class Corpus:
 
     def _records(self, unit: int) -> tuple[list[dict], bool]:
         """The unit's records up to the first that is missing, and whether they are all."""
-        records = []
+        records: list[dict] = []
         while (file := self._record(f"{unit:05d}-{len(records):05d}")).exists():
             records.append(json.loads(file.read_text()))
             if records[-1]["last"]:
@@ -172,7 +172,7 @@ class Corpus:
         units = [self._records(unit) for unit in range(len(self.source.units))]
         if not all(complete for _, complete in units):
             return
-        shards = {split: [] for split in SPLITS}
+        shards: dict[str, list[dict]] = {split: [] for split in SPLITS}
         for records, _ in units:
             for record in records:
                 for split, shard in record["shards"].items():
@@ -228,7 +228,8 @@ class Tokens:
 
 def _chunks(pieces: Iterator[Piece], size: int) -> Iterator[tuple[list[Piece], bool]]:
     """(pieces of at least `size` characters together, whether these are the last)."""
-    chunk, length = [], 0
+    chunk: list[Piece] = []
+    length = 0
     for piece in pieces:
         if length >= size:
             yield chunk, False

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -22,6 +22,8 @@ class TextData(LightningDataModule):
     same in every run, that score a parent. verify: read all shards once and hold them against their checksums.
     workers: processes that read ahead.
     """
+
+    trainer: Trainer  # set by the trainer itself
 
     def __init__(
         self,
@@ -91,7 +93,7 @@ class TextData(LightningDataModule):
                 "data.scoring_tokens higher"
             )
         size = min(self.batch_size, 16)
-        edges = [part * self.scoring_blocks // ranks for part in (rank, rank + 1)]
-        for first in range(*edges, size):
-            count = min(size, edges[1] - first)
+        start, end = (part * self.scoring_blocks // ranks for part in (rank, rank + 1))
+        for first in range(start, end, size):
+            count = min(size, end - first)
             yield torch.from_numpy(self.scoring.rows(first, count)[:, :-1])

@@ -181,7 +181,8 @@ class TextFiles:
 
     def _txt(self, lines) -> Iterator[tuple[str, bool]]:
         """Pieces of about `PIECE` characters of long documents; short ones whole."""
-        held, length = [], 0
+        held: list[str] = []
+        length = 0
         for line in lines:
             ends = self.separator is not None and line.rstrip("\n") == self.separator
             if ends or length >= PIECE:
@@ -230,12 +231,14 @@ class Hub:
         streaming: bool = False,
         parts: int = 64,
     ):
-        self.args = {"path": path, "name": name, "revision": revision}
-        self.text, self.begins, self.streaming, self.parts = text, begins and re.compile(begins), streaming, parts
+        self.path, self.args = path, {"path": path, "name": name, "revision": revision}
+        self.text, self.begins = text, re.compile(begins) if begins else None
+        self.streaming, self.parts = streaming, parts
         self.share = validation if isinstance(validation, float) else None
-        self.splits = {"train": train} if self.share is not None else {"validation": validation, "train": train}
+        self.splits = {"train": train} if isinstance(validation, float) else {"validation": validation, "train": train}
         split = "the set's own" if self.share is None else f"validation: {self.share} of the documents, {BY_TEXT}"
-        self.description = {"kind": "datasets", **self.args, "path": Path(path).name if is_place(path) else path}
+        name_of = Path(path).name if is_place(path) else path
+        self.description: dict[str, object] = {"kind": "datasets", **self.args, "path": name_of}
         self.description |= {"splits": self.splits, "split": split, "text": text, "begins": begins}
 
     @cached_property
@@ -244,7 +247,7 @@ class Hub:
         for data in sets.values():
             if data.column_names and self.text not in data.column_names:
                 raise SubcloningError(
-                    f"{self.args['path']} has no column {self.text!r}, only {data.column_names}: set text=..."
+                    f"{self.path} has no column {self.text!r}, only {data.column_names}: set text=..."
                 )
         return sets
 
@@ -254,7 +257,7 @@ class Hub:
 
     @property
     def paths(self) -> dict[str, list[Path]]:
-        files = below(self.args["path"]) if is_place(self.args["path"]) else []
+        files = below(self.path) if is_place(self.path) else []
         return {"all": files} if files else {}
 
     @property
@@ -263,14 +266,14 @@ class Hub:
         from datasets import load_dataset_builder
 
         found = {"shards": {split: data.num_shards for split, data in self.sets.items()}}
-        if not is_place(self.args["path"]):
+        if not is_place(self.path):
             found["commit"] = load_dataset_builder(**self.args).hash
         return found
 
     def _load(self, split: str):
         import datasets
 
-        path = Path(self.args["path"])
+        path = Path(self.path)
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             data = datasets.load_from_disk(path)
             if not isinstance(data, dict) and self.share is None:
@@ -290,7 +293,7 @@ class Hub:
             yield Piece(text, split if self.share is None else by_hash(text[:PIECE], self.share))
 
     def _documents(self, rows: Iterator[str | None]) -> Iterator[str]:
-        held = []
+        held: list[str] = []
         for text in filter(None, rows):
             if held and (self.begins is None or self.begins.search(text)):
                 yield "".join(held)

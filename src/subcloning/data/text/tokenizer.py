@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ...errors import SubcloningError
 from ..contents import below, is_place
@@ -56,7 +56,7 @@ class Pretrained:
         """What the tokenizer is made of; nothing if it has a name on the Hub, or is gone."""
         return below(self.path) if is_place(self.path) else []
 
-    def make(self, texts: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    def make(self, texts: Iterable[str] = ()) -> PreTrainedTokenizerBase:
         folder = Path(self.path).expanduser()
         files = {file.name for file in folder.glob("*")} if folder.is_dir() else set()
         if {"vocab.json", "merges.txt"} <= files and "tokenizer.json" not in files:
