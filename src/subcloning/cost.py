@@ -8,6 +8,7 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
+from . import resolvers  # noqa: F401  (for what the config looks up)
 from .training.flops import PEAK_FLOPS, training_flops
 
 UTILISATION = 0.4

@@ -16,6 +16,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from .. import resolvers  # noqa: F401  (for what the config looks up)
 from ..errors import SubcloningError
 from ..files import ROOT, atomic
 from .figures import ALIASES, FIGURES, draw_blocks, draw_units
