@@ -1,2 +1,83 @@
 #!/usr/bin/env bash
-exec "$(dirname "$0")/../run.sh" digits "${OUT:-experiments}" "$@"
+# ViT on digits: README.md. About 330 minutes on 2 CPU cores, of which minutes: parent 1, tuning 60, runs 5, bigger 11,
+# controls 86, cases 69, distilled 5, map 12, measured 2. How to call it: experiments/study.sh.
+. "$(dirname "$0")/../study.sh"
+
+parent() {
+    train digits_parent
+    collect digits_parent parent
+}
+
+tuning() {
+    sweep digits_grid
+    collect digits_grid grid
+}
+
+runs() {
+    sweep digits
+    collect digits runs
+    report
+}
+
+bigger() {
+    train digits_big_parent
+    collect digits_big_parent bigger_parent
+    sweep fig13_digits_grid
+    collect fig13_digits_grid bigger_grid
+    sweep fig13_digits
+    collect fig13_digits bigger
+}
+
+controls() {
+    sweep controls_digits_grid
+    # Arms whose best learning rate was at an edge.
+    local low=subclone,random_subset,important_head_only,important_hidden_only,score_taylor,score_activation,score_branch
+    low+=,score_variance,score_normalised,subclone_no_scaling,subclone_refit,principal_refit,principal_taylor_refit
+    local high=uniform,shuffled,spread_only,blocks_only,principal,principal_activation
+    sweep controls_digits_grid init=$low optim.lr=5e-4
+    sweep controls_digits_grid init=$high optim.lr=8e-3,1.6e-2
+    sweep controls_digits_grid init=principal_taylor optim.lr=8e-3
+    sweep controls_digits_grid init=principal_taylor_refit optim.lr=2.5e-4
+    collect controls_digits_grid controls_grid
+    sweep controls_digits
+    collect controls_digits controls
+}
+
+cases() {
+    train digits_parent name=digits_parent_early optim.epochs=10
+    collect digits_parent_early early_parent
+    local shapes=third_width,half_width,two_thirds_width,half_width_half_depth,quarter_budget
+    shapes+=,two_thirds_width_3_blocks,five_sixths_width_2_blocks
+    local blocks=lose_first_blocks,lose_last_blocks,lose_uniform_blocks,lose_least_blocks,principal_uniform_blocks
+    local kept=uniform,inconsistent,embeddings_only,shuffled,spread_only,principal_spread_only
+    local higher=optim.lr=4e-3,8e-3,1.6e-2 # on more seeds, for half width, where one chose badly
+    sweep cases_digits_grid
+    sweep cases_digits_grid case=half_width_half_depth init=$blocks
+    sweep cases_digits_grid case=half_width init=$kept
+    sweep cases_digits_grid case=half_width init=subclone,principal $higher seed=101,102,103
+    sweep cases_digits_grid case=half_width init=principal optim.lr=3.2e-2 seed=100,101,102,103
+    sweep cases_digits_grid case=random_parent init=spread_only,principal_spread_only
+    collect cases_digits_grid cases_grid
+    sweep cases_digits case=$shapes
+    sweep cases_digits case=half_width_half_depth init=$blocks
+    sweep cases_digits case=half_width init=$kept
+    sweep cases_digits case=early_parent,random_parent init=subclone,principal
+    sweep cases_digits case=random_parent init=spread_only,principal_spread_only
+    collect cases_digits cases
+}
+
+distilled() {
+    sweep distill_digits_grid
+    collect distill_digits_grid distilled_grid
+    sweep distill_digits
+    collect distill_digits distilled
+}
+
+map() {
+    sweep map_digits
+    collect map_digits map
+}
+
+measured() { measure; }
+
+parts parent tuning runs bigger controls cases distilled map measured

@@ -8,6 +8,7 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
+from . import resolvers  # noqa: F401  (for what the config looks up)
 UTILISATION = 0.4
 
 

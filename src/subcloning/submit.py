@@ -27,6 +27,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from . import resolvers  # noqa: F401  (for what the configs look up)
 from .data.images.augment import refuse_idle_recipe
 from .errors import SubcloningError
 from .files import ROOT, atomic, locked

@@ -7,11 +7,13 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from . import resolvers
 from .training.sweeps import take_device
 
 
 @hydra.main(config_path="../../configs", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> None:
+    assert resolvers  # a process of a sweep imports what this function names, and needs them for its config
     take_device(cfg)
     from .training.interruptions import Interrupted, requeue
     from .training.run import run  # the libraries take seconds to import: not for --help or a sweep's parent process

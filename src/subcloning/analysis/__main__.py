@@ -16,6 +16,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from .. import resolvers  # noqa: F401  (for what the config looks up)
 from ..errors import SubcloningError
 from ..files import ROOT
 from .evidence import evidence, read_evidence

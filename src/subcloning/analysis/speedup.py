@@ -121,16 +121,18 @@ def settings(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def best_settings(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
+def best_settings(grid: pd.DataFrame, study: Study, *, drop_fewer: bool = False) -> pd.DataFrame:
     """Each init mode's best learning rate and weight decay, by what the study is `tuned_for`.
 
     The paper, too, tunes each mode by itself. grid: runs over lr and weight_decay. The mean over seeds counts, so that
     a setting pays for each slow seed; ties, also of settings that never get there, go to the better final value, and
     then to the lower learning rate.
     Returns lr, weight_decay, time and final, indexed by init. Raises SubcloningError if the settings of a mode were not
-    tried on equally many seeds: with fewer, chance has more of a say.
+    tried on equally many seeds: with fewer, chance has more of a say. With `drop_fewer` those are left out instead.
     """
     table = settings(grid, study)
+    if drop_fewer:
+        table = table[table["seeds"] == table.groupby("init")["seeds"].transform("max")].copy()
     for init, own in table.groupby("init"):
         most, short = own["seeds"].max(), own.sort_values("seeds", kind="stable").iloc[0]
         if short["seeds"] < most:
