@@ -11,6 +11,7 @@ import yaml
 from subcloning import SubcloningError
 from subcloning.analysis.cases import every_case
 from subcloning.analysis.convergence import convergence_table
+from subcloning.analysis.runs import read_runs
 from subcloning.analysis.speedup import best_settings, settings, time_to_target
 from subcloning.analysis.studies import fill, report
 from subcloning.analysis.study import STUDIES, Study
@@ -151,11 +152,11 @@ def test_committed_results_are_those_of_the_committed_runs(study, tmp_path):
 )
 def test_the_study_uses_the_winners_of_its_grid(experiment, study, grid, runs):
     tuned = yaml.safe_load((ROOT / "configs" / "experiment" / f"{experiment}.yaml").read_text())["tuned"]
-    best = best_settings(pd.read_csv(ROOT / "experiments" / grid), STUDIES[study])
+    best = best_settings(read_runs(ROOT / "experiments" / grid), STUDIES[study])
     assert set(tuned) == set(best.index)
     for init, row in best.iterrows():
         assert (float(tuned[init]["lr"]), float(tuned[init]["weight_decay"])) == (row["lr"], row["weight_decay"]), init
-    runs = pd.read_csv(ROOT / "experiments" / runs)
+    runs = read_runs(ROOT / "experiments" / runs)
     assert runs.groupby("init")["seed"].nunique().min() >= 3
     for init, arm in runs.groupby("init"):
         assert (arm["lr"] == best.loc[init, "lr"]).all()
@@ -167,7 +168,7 @@ def test_each_case_uses_the_winners_of_its_grid(experiment):
     kind, study = experiment.split("_", 1)
     stem = {"cases": "cases", "distill": "distilled"}[kind]
     config = yaml.safe_load((ROOT / "configs" / "experiment" / f"{experiment}.yaml").read_text())
-    grid, runs = (pd.read_csv(ROOT / "experiments" / study / f"{stem}{part}.csv") for part in ("_grid", ""))
+    grid, runs = (read_runs(ROOT / "experiments" / study / f"{stem}{part}.csv") for part in ("_grid", ""))
     assert set(runs["case"]) <= set(config["cases"])
     assert runs.groupby(["case", "init"])["seed"].nunique().min() >= 3
     for case, tried in grid.groupby("case"):

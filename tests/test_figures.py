@@ -21,6 +21,7 @@ from subcloning.analysis.__main__ import everything, measure
 from subcloning.analysis.figures import FIGURES, evidence
 from subcloning.analysis.parents import CHANGES, correlations
 from subcloning.analysis.results import CLAIMS, results
+from subcloning.analysis.runs import read_units
 from subcloning.analysis.study import STUDIES, Study
 from subcloning.analysis.verdicts import (
     BIGGER,
@@ -79,7 +80,7 @@ def test_parent_is_measured(config, digits, tmp_path):
     assert blocks["loss"].tolist() == pytest.approx([summary["val_loss"]] * 3, rel=1e-4)
     assert blocks["share"].between(0, 2).all()
     assert (blocks[["removed", "duplicated"]].sub(blocks["loss"], axis=0) != 0).any().all()
-    units = pd.read_csv(measure("fig03", cfg, tmp_path / "out"))
+    units = read_units(measure("fig03", cfg, tmp_path / "out"))
     assert units.groupby("axis")["unit"].nunique().to_dict() == {"residual": 16, "head": 4, "hidden": 64}
     data = instantiate(cfg.data, _convert_="all")
     model = instantiate(cfg.parent, _convert_="all").trained().eval()

@@ -17,14 +17,18 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from ..errors import SubcloningError
-from ..files import ROOT, atomic
+from ..files import ROOT
 from .figures import ALIASES, FIGURES, draw_blocks, draw_units
 from .parents import measure_blocks, measure_units
+from .runs import write_blocks, write_units
 from .studies import fill, report
 from .study import STUDIES
 
-# Figure -> (what is measured of a parent, the name of its file, what draws it).
-OF_PARENTS = {"fig02": (measure_blocks, "blocks", draw_blocks), "fig03": (measure_units, "units", draw_units)}
+# Figure -> (what is measured of a parent, its file, what writes it, what draws it).
+OF_PARENTS = {
+    "fig02": (measure_blocks, "blocks.csv", write_blocks, draw_blocks),
+    "fig03": (measure_units, "units.csv", write_units, draw_units),
+}
 
 
 def everything(root: Path) -> None:
@@ -40,11 +44,10 @@ def measure(name: str, cfg: DictConfig, folder: Path) -> Path:
     """Measure the parent of `cfg` (configs/train.yaml) into `folder`, and draw; return the file."""
     if name not in OF_PARENTS:
         raise SubcloningError(f"{name} is of runs, not of a parent: only {', '.join(OF_PARENTS)} can be measured")
-    function, stem, draw = OF_PARENTS[name]
-    file = folder / f"{stem}.csv"
+    function, part, write, draw = OF_PARENTS[name]
+    file = folder / part
     table = function(cfg)
-    with atomic(file) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.5g")
+    write(file, table)
     draw(table, file.with_suffix(""))
     return file
 

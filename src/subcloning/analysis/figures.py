@@ -10,6 +10,7 @@ from .comparisons import controls_figure, controls_table
 from .convergence import convergence_figure, convergence_table, speed_up_figure
 from .parents import blocks_figure, correlations, magnitudes_figure, sorted_scores_figure
 from .results import BEYOND, results
+from .runs import read_runs, read_units
 from .studies import fill, markdown, noted, write
 from .study import STUDIES
 from .style import save
@@ -31,9 +32,9 @@ MEASURED = {
 def evidence(root: Path) -> list[Evidence]:
     """Of each study whose runs are there."""
 
-    def read(*parts: str) -> pd.DataFrame | None:
-        file = root.joinpath(*parts)
-        return pd.read_csv(file) if file.exists() else None
+    def read(name: str, part: str, how: Callable = read_runs) -> pd.DataFrame | None:
+        file = root / name / part
+        return how(file) if file.exists() else None
 
     found = []
     for name, (label, _) in MEASURED.items():
@@ -57,8 +58,8 @@ def evidence(root: Path) -> list[Evidence]:
                 controls_grid=controls_grid,
                 cases=None if cases[0] is None else every_case(controls, pd.concat(cases)),
                 cases_grid=None if cases_grid[0] is None else every_case(controls_grid, pd.concat(cases_grid)),
-                blocks=read(name, "blocks.csv"),
-                units=read(name, "units.csv"),
+                blocks=read(name, "blocks.csv", pd.read_csv),
+                units=read(name, "units.csv", read_units),
             )
         )
     return found
@@ -149,7 +150,7 @@ def principal(root: Path) -> None:
             save(convergence_figure(runs, e.study), root / "principal" / e.folder)
             fill(root / "principal" / "README.md", e.folder, noted(convergence_table(runs, e.study, e.controls_grid)))
         if (file := root / e.folder / "map.csv").exists():
-            grid = _arms(_with(e.grid, pd.read_csv(file)), "random", "subclone", "principal")
+            grid = _arms(_with(e.grid, read_runs(file)), "random", "subclone", "principal")
             save(tuning_figure(grid, e.study), root / "principal" / f"{e.folder}_map")
             fill(root / "principal" / "README.md", f"{e.folder}_map", markdown(tuning_table(grid, e.study)))
 
