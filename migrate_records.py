@@ -9,7 +9,7 @@ The old files of all are replaced only when what is read back says the same, and
 - each kept key of each run has the value that its old text says: True, None and numbers typed, 1 for 1.0, paths below
   the runs', corpora's and images' folders without what lies above, other absolute ones as their last two parts. The old
   text "nan" is null for an option whose null says something and that has no parts in that run (NULLABLE). Elsewhere it
-  is no key: it was that or a null, which the old form did not tell apart, and both mean that the option was off.
+  is no key: the run's code had not got that option, or it was null, which the old form did not tell apart.
 """
 
 import csv
@@ -61,7 +61,7 @@ def kept(run: dict[str, str], dropped: Counter) -> dict[str, object]:
         elif key in NULLABLE and not parts:
             found[key] = None
         else:
-            dropped["nan: null or not there, off either way, " + key] += 1
+            dropped["nan: null or not there, " + key] += 1
     return found
 
 
