@@ -5,7 +5,7 @@
 #   experiments/run.sh STUDY[,STUDY...] OUT [overrides of every run, such as trainer=default compile=false]
 #
 # Trains experiment=STUDY_parent, tunes by STUDY_grid, and runs STUDY, and those after it, at the settings found.
-# OUT/STUDY gets grid and runs as .csv with provenance, table and figure. JOBS runs at a time (default 3); set PYTHON to
+# OUT/STUDY gets grid and runs as records, table and figure. JOBS runs at a time (default 3); set PYTHON to
 # the interpreter to use.
 set -euo pipefail
 cd "$(dirname "$0")/.."

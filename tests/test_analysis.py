@@ -134,7 +134,7 @@ def test_tuned_for_the_final_loss_and_a_diverged_run_spoils_its_setting():
 @pytest.mark.parametrize("study", RUN)
 def test_committed_results_are_those_of_the_committed_runs(study, tmp_path):
     committed = ROOT / "experiments" / study
-    for file in committed.glob("*.csv"):
+    for file in (*committed.glob("*.csv"), *committed.glob("*.json")):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     text = report(tmp_path, STUDIES[study])
     for name in ("table.csv", "table.md", *(["tuning.md"] if study in TUNED else [])):

@@ -197,7 +197,8 @@ def test_results_say_not_reproduced_and_what_was_not_run():
 def made(tmp_path_factory):
     """experiments/ and README.md, with everything made again from the committed data."""
     folder = tmp_path_factory.mktemp("made")
-    for file in (*ROOT.glob("experiments/**/*.csv"), *ROOT.glob("experiments/**/R*.md"), ROOT / "README.md"):
+    given = (file for name in ("*.csv", "*.json", "R*.md") for file in ROOT.glob(f"experiments/**/{name}"))
+    for file in (*given, ROOT / "README.md"):
         target = folder / file.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, target)

@@ -29,13 +29,10 @@ def read_runs(file: Path) -> pd.DataFrame:
     Columns: case (where there are several), init, lr, weight_decay, seed; epoch or tokens, and step; metrics.
     """
     text, record = file.read_text(), file.with_suffix(".json")
-    if not record.exists():
-        raise SubcloningError(
-            f"{file} has no {record.name} beside it: {file.stem}_provenance.json, and one row for each validation, are "
-            f"an older form of records. {WAY_OUT}"
-        )
-    if _digest(text) not in record.read_text():
-        raise SubcloningError(f"{file} is not the table that {record.name} belongs to: collect the runs again")
+    if "seconds" not in text.partition("\n")[0].split(","):
+        raise SubcloningError(f"{file} has one row for each validation, an older form of a record. {WAY_OUT}")
+    if not record.exists() or _digest(text) not in record.read_text():
+        raise SubcloningError(f"{file} is not the table that goes with {record.name} beside it: collect the runs again")
     table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
     curve = [*table.columns[next(i for i, column in enumerate(table) if column in TIMES) :]]
     return _exploded(table[[*(key for key in KEYS if key in table), *curve]], curve)
@@ -107,7 +104,7 @@ def read_units(file: Path) -> pd.DataFrame:
     """Scores of a parent's units: axis, block, unit, score, one row each."""
     table = pd.read_csv(file, dtype={"score": str})
     if "unit" in table:
-        raise SubcloningError(f"{file} has one row for each unit, an older form. {WAY_OUT}")
+        raise SubcloningError(f"{file} has one row for each unit, an older form of a record. {WAY_OUT}")
     units = _exploded(table, ["score"])
     units.insert(2, "unit", units.groupby(["axis", "block"]).cumcount())
     return units
