@@ -20,7 +20,7 @@ from ..files import atomic
 KEYS = ("case", "init", "lr", "weight_decay", "seed")  # case: where there are several
 TIMES = ("epoch", "tokens", "step")  # what a curve is drawn against
 WIDTH = 120  # of a line of STEM.json
-WAY_OUT = "Make it again, or convert it with migrate_records.py of commit HASH"
+WAY_OUT = "Make it again, or convert it with migrate_records.py of commit 4f8a095812"
 
 
 def read_runs(file: Path) -> pd.DataFrame:
