@@ -101,7 +101,7 @@ def blocks_figure(blocks: pd.DataFrame):
 def magnitudes_figure(units: pd.DataFrame):
     """Fig. 3: the mean magnitude of each neuron of the residual stream in one block against another."""
     table = _residual(units)
-    last = table.columns[-1]
+    last = int(table.columns.max())
     pairs = [(0, last // 2), (last // 2, last), (0, last)]
     fig, axes = figure(columns=2, panels=3)
     for ax, (a, b) in zip(axes, pairs, strict=True):
@@ -117,8 +117,9 @@ def sorted_scores_figure(units: pd.DataFrame):
     fig, axes = figure(columns=2, panels=3)
     shades = np.linspace(0.85, 0.1, units["block"].max() + 1)
     for ax, axis in zip(axes, ("hidden", "head"), strict=False):
-        for block, own in units[units["axis"] == axis].groupby("block"):
-            scores = np.sort(own["score"])[::-1][:TOP]
+        own = units[units["axis"] == axis]
+        for block in sorted(set(own["block"])):
+            scores = np.sort(own.loc[own["block"] == block, "score"])[::-1][:TOP]
             colour = (0, 0.447 * (1 - shades[block]) + 0.2 * shades[block], 0.698, 1 - 0.8 * shades[block])
             ends = block in (0, units["block"].max())
             ax.plot(

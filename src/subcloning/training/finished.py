@@ -46,12 +46,15 @@ class Run(NamedTuple):
 
     @property
     def described(self) -> dict:
-        """Its config and provenance by dotted keys, without what `keys` says and what is not its own."""
+        """Its config and provenance by dotted keys, without what `keys` says and what is not its own.
+
+        Empty groups, which W&B does not keep, are left out.
+        """
         roots = [(key, self.config[key]) for key in ROOTS if key in self.config]
         own = {key: value for key, value in self.config.items() if key not in NOT_ITS_OWN}
         flat = flatten_dict({**own, "provenance": self.provenance})
         said = (*IN_KEYS, "data.seed") if flat.get("data.seed") == self.config["seed"] else IN_KEYS
-        return {key: plain(value, roots) for key, value in flat.items() if key not in said}
+        return {key: plain(value, roots) for key, value in flat.items() if key not in said and value != {}}
 
 
 def plain(value: object, roots: Sequence[tuple[str, str]] = ()) -> object:
