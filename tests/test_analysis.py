@@ -13,6 +13,7 @@ from subcloning.analysis.cases import every_case
 from subcloning.analysis.convergence import convergence_table
 from subcloning.analysis.evidence import read_evidence
 from subcloning.analysis.figures import report
+from subcloning.analysis.runs import read_runs
 from subcloning.analysis.speedup import best_settings, settings, time_to_target
 from subcloning.analysis.study import STUDIES, Study
 from subcloning.analysis.tables import fill
@@ -137,7 +138,7 @@ def test_tuned_for_the_final_loss_and_a_diverged_run_spoils_its_setting():
 @pytest.mark.parametrize("study", RUN)
 def test_committed_results_are_those_of_the_committed_runs(study, tmp_path):
     committed = ROOT / "experiments" / study
-    for file in committed.glob("*.csv"):
+    for file in (*committed.glob("*.csv"), *committed.glob("*.json")):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     text = report(tmp_path, read_evidence(tmp_path, STUDIES[study]))
     for name in ("table.csv", "table.md", *(["tuning.md"] if study in TUNED else [])):
@@ -155,11 +156,11 @@ def test_committed_results_are_those_of_the_committed_runs(study, tmp_path):
 )
 def test_the_study_uses_the_winners_of_its_grid(experiment, study, grid, runs):
     tuned = yaml.safe_load((ROOT / "configs" / "experiment" / f"{experiment}.yaml").read_text())["tuned"]
-    best = best_settings(pd.read_csv(ROOT / "experiments" / grid), STUDIES[study])
+    best = best_settings(read_runs(ROOT / "experiments" / grid), STUDIES[study])
     assert set(tuned) == set(best.index)
     for init, row in best.iterrows():
         assert (float(tuned[init]["lr"]), float(tuned[init]["weight_decay"])) == (row["lr"], row["weight_decay"]), init
-    runs = pd.read_csv(ROOT / "experiments" / runs)
+    runs = read_runs(ROOT / "experiments" / runs)
     assert runs.groupby("init")["seed"].nunique().min() >= 3
     for init, arm in runs.groupby("init"):
         assert (arm["lr"] == best.loc[init, "lr"]).all()
@@ -171,7 +172,7 @@ def test_each_case_uses_the_winners_of_its_grid(experiment):
     kind, study = experiment.split("_", 1)
     stem = {"cases": "cases", "distill": "distilled"}[kind]
     config = yaml.safe_load((ROOT / "configs" / "experiment" / f"{experiment}.yaml").read_text())
-    grid, runs = (pd.read_csv(ROOT / "experiments" / study / f"{stem}{part}.csv") for part in ("_grid", ""))
+    grid, runs = (read_runs(ROOT / "experiments" / study / f"{stem}{part}.csv") for part in ("_grid", ""))
     assert set(runs["case"]) <= set(config["cases"])
     assert runs.groupby(["case", "init"])["seed"].nunique().min() >= 3
     for case, tried in grid.groupby("case"):

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from subcloning import SubcloningError
-from subcloning.collect import Run, collect, from_folders, from_wandb
+from subcloning.analysis.runs import KEYS, read_runs
+from subcloning.collect import collect, from_folders, from_wandb
+from subcloning.training.finished import Run
 from subcloning.training.record import CURVE
 
 CONFIG = {
@@ -100,6 +102,35 @@ def test_children_of_another_parent_in_the_same_place_are_refused(tmp_path):
         collect([*arms, child("def", 2)], tmp_path)
 
 
+def test_a_record_says_all_that_is_a_runs_own(tmp_path):
+    """Typed, once, and of no machine; the rest of its config is not its own."""
+    provenance = {"revision": "1", "data": {"train": 1347}, "gpus": []}
+    places = {"runs": "/scratch/me/runs", "run_dir": "/scratch/me/runs/a", "tuned": {"random": {"lr": 2e-3}}}
+    other = {"case": "b", "destination__width": 1.0, "parent__weights__path": "/home/me/weights/other"}
+    random = {"init__name": "random", "init__select": None, "parent__weights": None}
+    runs = [
+        made("a", provenance, case="a", destination__width=0.5, parent__weights__path="/scratch/me/runs/big/model"),
+        made("b", provenance, **other),
+        made("c", provenance, **{key: other[key] for key in ("case", "destination__width")}, **random),
+        made("d", provenance | {"revision": "2"}, **other, seed=1),
+    ]
+    for run in runs:
+        run.config.update(places)
+    collect(runs, tmp_path)
+    record, no_weights = json.loads((tmp_path / "runs.json").read_text()), {"parent": {"weights": None}}
+    assert record["common"]["provenance"] == {"data": {"train": 1347}, "gpus": []}
+    assert record["arms"] == {
+        "subclone": {"init": {"select": "importance"}},
+        "random": {"init": {"select": None}, **no_weights},
+    }
+    assert record["cases"] == {"a": {"destination": {"width": 0.5}}, "b": {"destination": {"width": 1}}}
+    table = pd.read_csv(tmp_path / "runs.csv", dtype=str, keep_default_na=False)
+    own = ["parent.weights.path", "provenance.revision"]
+    assert [*table] == [*KEYS, *own, "seconds", "tokens", "step", "val_loss"]
+    assert table["parent.weights.path"].tolist() == ["runs/big/model", "", "weights/other", "weights/other"]
+    assert table["tokens"].tolist() == [f"0 {2 * MAIN}"] * 4
+
+
 def folder(place, run: Run) -> None:
     place.mkdir(parents=True)
     (place / "config.yaml").write_text(yaml.safe_dump(run.config))
@@ -150,8 +181,9 @@ def test_wandb_gives_the_same_table_with_exact_times_and_diverged_losses(tmp_pat
     rows[1][f"{CURVE}val_loss"], rows[2][f"{CURVE}val_loss"] = "NaN", "Infinity"  # as W&B writes them
     online(monkeypatch, answer(run, rows, seconds=3))
     collect(from_wandb("me/mine", "study"), tmp_path / "online")
-    assert (tmp_path / "online" / "runs.csv").read_text() == (tmp_path / "folders" / "runs.csv").read_text()
-    assert pd.read_csv(tmp_path / "online" / "runs.csv")["tokens"].tolist() == [MAIN * step for step in steps]
+    for name in ("runs.csv", "runs.json"):
+        assert (tmp_path / "online" / name).read_text() == (tmp_path / "folders" / name).read_text()
+    assert read_runs(tmp_path / "online" / "runs.csv")["tokens"].tolist() == [MAIN * step for step in steps]
 
 
 def test_a_crashed_run_in_wandb_is_left_out_aloud(tmp_path, monkeypatch, capsys):

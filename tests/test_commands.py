@@ -5,6 +5,7 @@ import re
 import pandas as pd
 import pytest
 from hydra import compose
+from records import write_record
 
 from subcloning import cost, prepare, tuned
 
@@ -55,7 +56,7 @@ def test_tuned_prints_overrides(capsys, tmp_path, monkeypatch):
         for lr, loss in ((1e-3, 5.0 + (best != 1e-3)), (4e-3, 5.0 + (best != 4e-3)))
         for tokens in (0, 1)
     ]
-    pd.DataFrame(rows).to_csv(tmp_path / "grid.csv")
+    write_record(tmp_path / "grid.csv", pd.DataFrame(rows))
     monkeypatch.setattr("sys.argv", ["tuned", "gpt2_stdlib", "--folder", str(tmp_path)])
     tuned.main()
     assert capsys.readouterr().out.split() == [

@@ -25,6 +25,7 @@ from subcloning.analysis.figures import FIGURES
 from subcloning.analysis.measure import CHANGES
 from subcloning.analysis.parents import correlations
 from subcloning.analysis.results import not_yet_run, results
+from subcloning.analysis.runs import read_units
 from subcloning.analysis.study import STUDIES, Study
 from subcloning.analysis.verdicts import (
     NOT,
@@ -80,7 +81,7 @@ def test_parent_is_measured(config, digits, tmp_path):
     assert blocks["loss"].tolist() == pytest.approx([summary["val_loss"]] * 3, rel=1e-4)
     assert blocks["share"].between(0, 2).all()
     assert (blocks[["removed", "duplicated"]].sub(blocks["loss"], axis=0) != 0).any().all()
-    units = pd.read_csv(measure("fig03", cfg, tmp_path / "out"))
+    units = read_units(measure("fig03", cfg, tmp_path / "out"))
     assert units.groupby("axis")["unit"].nunique().to_dict() == {"residual": 16, "head": 4, "hidden": 64}
     data = instantiate(cfg.data, _convert_="all")
     model = instantiate(cfg.parent, _convert_="all").trained().eval()
@@ -205,7 +206,8 @@ def test_results_say_not_reproduced_the_rule_and_what_was_not_run():
 def made(tmp_path_factory):
     """experiments/ and README.md, with everything made again from the committed data."""
     folder = tmp_path_factory.mktemp("made")
-    for file in (*ROOT.glob("experiments/**/*.csv"), *ROOT.glob("experiments/**/R*.md"), ROOT / "README.md"):
+    given = (file for name in ("*.csv", "*.json", "R*.md") for file in ROOT.glob(f"experiments/**/{name}"))
+    for file in (*given, ROOT / "README.md"):
         target = folder / file.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, target)

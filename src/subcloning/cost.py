@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from . import resolvers  # noqa: F401  (for what the config looks up)
+
 UTILISATION = 0.4
 
 

@@ -47,7 +47,7 @@ def blocks_figure(blocks: pd.DataFrame) -> Figure:
 def magnitudes_figure(units: pd.DataFrame) -> Figure:
     """Fig. 3: the mean magnitude of each neuron of the residual stream in one block against another."""
     table = _residual(units)
-    last = int(table.columns[-1])
+    last = int(table.columns.max())
     pairs = [(0, last // 2), (last // 2, last), (0, last)]
     fig, axes = figure(columns=2, panels=3)
     for ax, (a, b) in zip(axes, pairs, strict=True):
