@@ -1,4 +1,4 @@
-"""What configs look up: `${winner:digits/grid,${init.name},lr}` in a tuning grid, `${case:heads}` in the case that is run.
+"""What configs look up: `${winner:digits/grid,${init.name},lr}` in a tuning grid, `${case:heads}` in the case at hand.
 
 Registered on import: every program that composes configs/train.yaml imports this module.
 """
@@ -18,9 +18,9 @@ from .files import ROOT
 def winner(grids: str | Sequence[str], init: str, setting: str, case: str | None = None) -> float:
     """An arm's best lr or weight_decay, `setting`, in a tuning grid.
 
-    grids: STUDY/STEM, as digits/grid, for experiments/STUDY/STEM.csv ($SUBCLONING_EXPERIMENTS in place of experiments, if
-    set); of several, the first that has the arm. A grid is judged by what its study is tuned for; one of several cases
-    by the end, since their times are not comparable.
+    grids: STUDY/STEM, as digits/grid, for experiments/STUDY/STEM.csv ($SUBCLONING_EXPERIMENTS in place of experiments,
+    if set); of several, the first that has the arm. A grid is judged by what its study is tuned for; one of several
+    cases by the end, since their times are not comparable.
     Raises SubcloningError if a grid is not there, or none has the arm.
     """
     grids = [grids] if isinstance(grids, str) else list(grids)
