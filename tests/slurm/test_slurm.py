@@ -250,7 +250,7 @@ def test_submitit_launchers(folder):
     slurm = ["name=submitit_slurm", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=60"]
     slurm += ["hydra.launcher.cpus_per_task=1", "hydra.launcher.name=submitit"]
     with subprocess.Popen([*command, *slurm], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as launcher:
-        end = time.time() + 300
+        end = time.time() + 900
         while not (found := list(folder.glob("runs/submitit_slurm/*/*/last.ckpt"))):
             assert time.time() < end
             time.sleep(0.5)
