@@ -18,8 +18,6 @@ from .errors import SubcloningError
 from .training.finished import Run, check, plain
 from .training.record import CURVE, read_json
 
-SPEED = ("tokens_per_second", "mfu")  # of the machine and its other load: it stays in each run's own metrics.csv
-
 
 def from_folders(source: Path) -> Iterator[Run]:
     """Every finished run below `source`."""
@@ -76,7 +74,7 @@ def collect(runs: Iterable[Run], target: Path, stem: str = "runs") -> pd.DataFra
         target / f"{stem}.csv",
         [{**run.keys, "seconds": plain(run.seconds)} for run in runs],
         [run.described for run in runs],
-        [run.curve.drop(columns=SPEED, errors="ignore") for run in runs],
+        [run.curve for run in runs],
     )
     print(f"collected {len(runs)} runs into {target}")
     return read_runs(target / f"{stem}.csv")
