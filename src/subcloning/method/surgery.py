@@ -158,7 +158,7 @@ def _check(plan: Plan, p: Anatomy, c: Anatomy) -> None:
         block = c.blocks[name]
         for axis in layout.axes:
             there = None if block is None else plan.blocks[block]
-            pair = (p.size(axis, there) or 0, c.size(axis, block) or 0)
+            pair = (p.size(axis, there), c.size(axis, block))
             key = c.family.key(axis, block)
             planned = plan.sizes.get(key, pair)
             if pair != planned:
@@ -174,7 +174,7 @@ def _check(plan: Plan, p: Anatomy, c: Anatomy) -> None:
                 or len(kept) != pair[1]
                 or kept.shape[1:] not in ((), (pair[0],))
                 or not is_finite(kept)
-                or (kept.ndim == 1 and not 0 <= kept.min() <= kept.max() < pair[0])
+                or (kept.ndim == 1 and not 0 <= kept.min() <= kept.max() < (pair[0] or 0))
             ):
                 raise SubcloningError(
                     f"the plan has no map of {pair[1]} indices for {name}, axis {axis}, which are below {pair[0]}, "
