@@ -6,10 +6,11 @@
 # was; so on a machine that is lent for a few minutes at a time, call `timeout 480 experiments/STUDY/run.sh` until it ends
 # by itself. Data, tables and figures go to $OUT/STUDY (default: experiments), from where winners of grids are read, too.
 # JOBS runs at a time (default: one per GPU, or core); PYTHON is the interpreter.
-set -euo pipefail
-study=$(basename "$(dirname "$(realpath "$0")")")
+set -eo pipefail # not -u: the bash of macOS takes an empty list for an unset one
+study=$(basename "$(cd "$(dirname "$0")" && pwd)")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-OUT=$(realpath -m "${OUT:-experiments}")
+mkdir -p "${OUT:=experiments}"
+OUT=$(cd "$OUT" && pwd)
 export OUT SUBCLONING_EXPERIMENTS=$OUT PYTHONPATH=$PWD/src${PYTHONPATH:+:$PYTHONPATH}
 python=${PYTHON:-python}
 chosen=() overrides=()
