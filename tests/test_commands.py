@@ -1,13 +1,11 @@
-"""The small commands: what a run costs, preparing a corpus, and a grid's winners."""
+"""The small commands: what a run costs, and preparing a corpus."""
 
 import re
 
-import pandas as pd
 import pytest
 from hydra import compose
-from records import write_record
 
-from subcloning import cost, prepare, tuned
+from subcloning import cost, prepare
 
 # Parameters of the child, FLOPs per token to train it, tokens of a run.
 COSTS = {
@@ -47,21 +45,3 @@ def test_prepare(config, capsys, tmp_path):
     found = re.findall(r"(\w+): (\d+) documents, ([\d,]+) characters", capsys.readouterr().out)
     assert {split for split, *_ in found} == {"train", "validation"}
     assert sum(int(documents) for _, documents, _ in found) == 20
-
-
-def test_tuned_prints_overrides(capsys, tmp_path, monkeypatch):
-    rows = [
-        {"init": init, "lr": lr, "weight_decay": 0.1, "seed": 0, "tokens": tokens, "val_loss": loss - tokens}
-        for init, best in (("random", 1e-3), ("subclone", 4e-3))
-        for lr, loss in ((1e-3, 5.0 + (best != 1e-3)), (4e-3, 5.0 + (best != 4e-3)))
-        for tokens in (0, 1)
-    ]
-    write_record(tmp_path / "grid.csv", pd.DataFrame(rows))
-    monkeypatch.setattr("sys.argv", ["tuned", "gpt2_stdlib", "--folder", str(tmp_path)])
-    tuned.main()
-    assert capsys.readouterr().out.split() == [
-        "tuned.random.lr=0.001",
-        "tuned.random.weight_decay=0.1",
-        "tuned.subclone.lr=0.004",
-        "tuned.subclone.weight_decay=0.1",
-    ]

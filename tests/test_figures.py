@@ -1,7 +1,6 @@
 """What is measured of parents; verdicts; and that the committed figures, tables and results are what the code makes."""
 
 import copy
-import importlib.util
 import math
 import shutil
 from pathlib import Path
@@ -40,7 +39,6 @@ from subcloning.analysis.verdicts import (
     without,
 )
 from subcloning.method.observe import hooked
-from subcloning.submit import expand
 from subcloning.training.run import run
 
 DIGITS = STUDIES["digits"]
@@ -248,20 +246,3 @@ def test_figures_are_the_same_bytes_again(made, tmp_path):
 def test_every_figure_has_its_folder_and_every_folder_its_readme():
     for claim in CLAIMS:
         assert Path(ROOT, "experiments", claim.folder, "README.md").exists(), claim.folder
-
-
-def test_steps_of_the_mini_studies_are_runs_that_exist(monkeypatch, tmp_path):
-    monkeypatch.setenv("SUBCLONING_RUNS", str(tmp_path))
-    spec = importlib.util.spec_from_file_location("mini", ROOT / "experiments" / "mini.py")
-    mini = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(mini)
-    names, collected = set(), set()
-    for _, (module, *arguments) in mini.STEPS:
-        if module == "subcloning.train":
-            runs = expand([*(word for word in arguments if word != "-m"), "seed=0"])
-            assert len(runs) == 1 or "-m" in arguments
-            names.add(runs[0].name)
-        elif module == "subcloning.collect":
-            collected.add(arguments[0])
-            assert (ROOT / arguments[2] / f"{arguments[4]}.csv").exists(), "the committed data were made so"
-    assert collected == names

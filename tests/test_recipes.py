@@ -12,9 +12,10 @@ RECIPES = ["none", "plain", "cvnets", "deit"]
 
 @pytest.mark.parametrize("experiment", ["fig09_vit", "fig12_scaling", "digits", "vit_cifar10"])
 def test_batch_and_schedule_are_the_experiments(config, experiment):
-    wanted = OmegaConf.to_container(config(f"experiment={experiment}").optim, resolve=True)
+    given = [f"experiment={experiment}", "optim.lr=1e-3", "optim.weight_decay=0.1"]
+    wanted = OmegaConf.to_container(config(*given).optim, resolve=True)
     for recipe in RECIPES:
-        cfg = config(f"experiment={experiment}", f"recipe={recipe}")
+        cfg = config(*given, f"recipe={recipe}")
         assert OmegaConf.to_container(cfg.optim, resolve=True) == wanted
         assert cfg.data.recipe == cfg.recipe
 

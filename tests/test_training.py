@@ -81,7 +81,7 @@ def test_an_unknown_scale_is_refused(config, parent):
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_documented_commands_compose(config, document):
     found = commands(ROOT / document)
-    assert found
+    assert found or "run.sh" in (ROOT / document).read_text()  # of which tests/test_studies.py has a test
     for overrides in found:
         OmegaConf.resolve(config(*overrides))
 

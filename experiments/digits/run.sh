@@ -50,13 +50,21 @@ cases() {
     shapes+=,two_thirds_width_3_blocks,five_sixths_width_2_blocks
     local blocks=lose_first_blocks,lose_last_blocks,lose_uniform_blocks,lose_least_blocks,principal_uniform_blocks
     local kept=uniform,inconsistent,embeddings_only,shuffled,spread_only,principal_spread_only
-    local higher=optim.lr=4e-3,8e-3,1.6e-2 # on more seeds, for half width, where one chose badly
-    sweep cases_digits_grid
-    sweep cases_digits_grid case=half_width_half_depth init=$blocks
-    sweep cases_digits_grid case=half_width init=$kept
-    sweep cases_digits_grid case=half_width init=subclone,principal $higher seed=101,102,103
-    sweep cases_digits_grid case=half_width init=principal optim.lr=3.2e-2 seed=100,101,102,103
-    sweep cases_digits_grid case=random_parent init=spread_only,principal_spread_only
+    local edge=optim.lr=1.6e-2 all=optim.lr=1e-3,2e-3,4e-3,8e-3,1.6e-2
+
+    tune() { sweep cases_digits_grid "case=$1" "${@:2}"; }
+    tune third_width,two_thirds_width,half_width_half_depth,two_thirds_width_3_blocks,early_parent,random_parent
+    tune five_sixths_width_2_blocks,quarter_budget
+    tune third_width,two_thirds_width,half_width_half_depth,early_parent init=subclone,principal $edge
+    tune two_thirds_width_3_blocks,five_sixths_width_2_blocks,quarter_budget $edge
+    tune half_width_half_depth init=$blocks $all
+    tune half_width init=$kept $all
+    tune half_width init=random optim.lr=1e-3,2e-3,4e-3
+    # On more seeds, since one chose badly.
+    tune half_width init=subclone,principal optim.lr=2e-3
+    tune half_width init=subclone,principal optim.lr=4e-3,8e-3,1.6e-2 seed=100,101,102,103
+    tune half_width init=principal optim.lr=3.2e-2 seed=100,101,102,103
+    tune random_parent init=spread_only,principal_spread_only $all
     collect cases_digits_grid cases_grid
     sweep cases_digits case=$shapes
     sweep cases_digits case=half_width_half_depth init=$blocks

@@ -9,11 +9,12 @@ parent() {
 }
 
 tuning() {
-    sweep gpt2_stdlib_grid
+    sweep gpt2_stdlib_grid init=random,subclone,subclone_head_unscaled,subclone_no_scaling
+    sweep gpt2_stdlib_grid init=subclone_no_reordering optim.weight_decay=0.01
     # The weight decay, at each arm's best learning rate.
-    local subcloned=subclone,subclone_head_unscaled,subclone_no_scaling,subclone_no_reordering
     sweep gpt2_stdlib_grid init=random optim.lr=2e-3 optim.weight_decay=0.01,0.5
-    sweep gpt2_stdlib_grid init=$subcloned optim.lr=4e-3 optim.weight_decay=0.01,0.5
+    sweep gpt2_stdlib_grid init=subclone,subclone_head_unscaled,subclone_no_scaling optim.lr=4e-3 optim.weight_decay=0.01,0.5
+    sweep gpt2_stdlib_grid init=subclone_no_reordering optim.lr=4e-3 optim.weight_decay=0.1,0.5
     collect gpt2_stdlib_grid grid
 }
 

@@ -14,6 +14,7 @@ tuning() {
     sweep vit_cifar10_cpu_grid init=random optim.weight_decay=0.01
     local others=subclone,subclone_no_scaling,subclone_no_reordering,uniform,random_subset
     sweep vit_cifar10_cpu_grid init=$others optim.lr=2e-3 optim.weight_decay=0.01
+    sweep vit_cifar10_cpu_grid init=subclone optim.lr=1e-3 optim.weight_decay=0.01
     collect vit_cifar10_cpu_grid grid
 }
 

@@ -75,6 +75,8 @@ def main() -> None:
         FIGURES[name](root, evidence(root))
     else:
         folder = args.folder or root / name
+        if not (folder / "runs.csv").exists():
+            raise SubcloningError(f"there is no {folder}/runs.csv: experiments/{name}/run.sh makes it")
         text = report(folder, read_evidence(folder, STUDIES[name]))
         if not args.folder:
             fill(Path("README.md"), name, text)

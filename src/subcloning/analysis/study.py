@@ -89,6 +89,9 @@ class Study:
                 f"{file} has {sorted(known or {})}: expected {', '.join(sorted(needed))}, and if need be "
                 f"{', '.join(sorted(names - needed))}"
             )
+        for key, choices in {"scale": SCALES, "tuned_for": ("time", "final"), "time": ("epoch", "tokens")}.items():
+            if known[key] not in choices:
+                raise SubcloningError(f"{file} has {key}: {known[key]}: expected {', '.join(choices)}")
         if not (folder / "run.sh").exists():
             raise SubcloningError(f"{folder} has no run.sh: a study's folder says how it is run")
         target = math.log(known["target"]) if known["metric"].endswith("loss") else known["target"]
