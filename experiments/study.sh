@@ -42,7 +42,7 @@ report() { "$python" -m subcloning.analysis "$study" --folder "$OUT/$study"; }
 # What blocks and units of this study's parent are worth (Fig. 2, 3, 5, 6, 8).
 measure() {
     for figure in fig02 fig03; do
-        "$python" -m subcloning.analysis "$figure" "experiment=$study" "${overrides[@]}" --folder "$OUT"
+        "$python" -m subcloning.analysis "$figure" "experiment=$study" "${overrides[@]}" --folder "$OUT/$study"
     done
 }
 

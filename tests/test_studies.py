@@ -102,6 +102,8 @@ def test_run_sh_makes_the_runs_that_are_committed(config, call, tmp_path, study)
             there = set(committed(file))
             assert (there - made, made - there) == (set(), set()), file
             collected.add(file.name)
+        else:
+            assert Path(words[-1]) == tmp_path / "out" / study, words
     others = {
         file.name for file in (EXPERIMENTS / study).glob("*.csv") if file.with_suffix(".json").exists()
     } - collected
