@@ -237,9 +237,9 @@ def test_winners_of_cases_are_by_their_end(monkeypatch, tmp_path):
     cases = [grid({"random": lr}).assign(case=case) for case, lr in (("half", 1e-3), ("quarter", 4e-3))]
     write_record(tmp_path / "digits" / "cases_grid.csv", pd.concat(cases))
     assert [winner("digits/cases_grid", "random", "lr", case) for case in ("half", "quarter")] == [1e-3, 4e-3]
-    with pytest.raises(SubcloningError, match=r"third random was not tuned: .* has only half random, quarter random"):
+    with pytest.raises(SubcloningError, match=r"third random was not tuned: .* has only half, quarter\. Tune"):
         winner("digits/cases_grid", "random", "lr", "third")
-    with pytest.raises(SubcloningError, match=r"run.sh cases\)"):
+    with pytest.raises(SubcloningError, match=r"has only random\. Tune it \(experiments/digits/run.sh cases\)"):
         winner("digits/cases_grid", "uniform", "lr", "half")
 
 

@@ -34,7 +34,8 @@ def winner(grids: str | Sequence[str], init: str, setting: str, case: str | None
         found = _winners(file, file.stat().st_mtime_ns)
         if (case, init) in found:
             return found[case, init][setting]
-        tried |= {" ".join(filter(None, name)) for name in found}
+        cases = {known for known, _ in found if known}
+        tried |= {known for part, known in found if part == case} or cases
     raise SubcloningError(
         f"{' '.join(filter(None, (case, init)))} was not tuned: {' and '.join(map(str, files))} has only "
         f"{', '.join(sorted(tried))}. Tune it ({_command(files[0])}), or give optim.lr and optim.weight_decay"
