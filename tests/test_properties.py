@@ -106,12 +106,12 @@ def test_saved_plan_and_scores_give_identical_weights(variant, select, tmp_path)
 
 # What the residual stream touches, told from the modules and not from the tables: (tensor, dimension).
 def residual_tensors(model):
-    width = model.embed_dim if hasattr(model, "embed_dim") else model.config.n_embd
+    width = model.embed_dim if hasattr(model, "embed_dim") else model.config.hidden_size
     for name, module in model.named_modules():
-        # The last three write to the stream, all other matrices read it.
-        writes = name.endswith((".proj", ".fc2", ".c_proj"))
-        if isinstance(module, nn.LayerNorm) and not name.endswith(("q_norm", "k_norm")):
-            yield from [(f"{name}.weight", 0), (f"{name}.bias", 0)]
+        # These write to the stream, all other matrices read it.
+        writes = name.endswith((".proj", ".fc2", ".c_proj", ".o_proj", ".down_proj"))
+        if type(module).__name__.endswith("Norm") and not name.endswith(("q_norm", "k_norm")):
+            yield from [(f"{name}.{kind}", 0) for kind, _ in module.named_parameters()]
         elif isinstance(module, nn.Linear | Conv1D | nn.Conv2d):
             out_first = not isinstance(module, Conv1D)
             yield f"{name}.weight", 0 if writes == out_first else 1
@@ -245,7 +245,9 @@ def test_scale_tied_is_for_tied_heads_only(variant):
     with_it = state(apply_plan(plan, parent, copy.deepcopy(child)))
     without = state(apply_plan(plan, parent, copy.deepcopy(child), scale_tied=False))
     differing = {name for name in without if not torch.equal(with_it[name], without[name])}
-    assert differing == ({"transformer.ln_f.weight", "transformer.ln_f.bias"} if variant == "gpt2" else set())
+    norms = {"gpt2": {"transformer.ln_f.weight", "transformer.ln_f.bias"}}
+    norms |= {name: {"model.norm.weight"} for name in ("llama_tied", "qwen3")}
+    assert differing == norms.get(variant, set())
     off = state(apply_plan(plan, parent, copy.deepcopy(child), scale=False))
     assert equal(off, state(apply_plan(plan, parent, copy.deepcopy(child), scale=False, scale_tied=False)))
 

@@ -2,7 +2,7 @@
 
 import timm
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 
 def randomise(model, seed=0):
@@ -28,6 +28,15 @@ def gpt2(heads=4, head_dim=6, mlp_ratio=2.0, depth=3, seed=0, **kwargs):
     return randomise(GPT2LMHeadModel(config), seed)
 
 
+def llama(heads=4, head_dim=6, mlp_ratio=2.0, depth=3, seed=0, model_type="llama", **kwargs):
+    """Of the Llama kind; two query heads to a key/value head."""
+    options = {"hidden_size": heads * head_dim, "num_key_value_heads": heads, "num_attention_heads": 2 * heads}
+    options |= {"head_dim": head_dim, "num_hidden_layers": depth, "vocab_size": 37, "max_position_embeddings": 16}
+    options |= {"intermediate_size": int(mlp_ratio * heads * head_dim), "bos_token_id": 0, "eos_token_id": 0}
+    config = AutoConfig.for_model(model_type, **options | {"pad_token_id": None} | kwargs)
+    return randomise(AutoModelForCausalLM.from_config(config), seed)
+
+
 # Every supported variant: name -> (build, options).
 VARIANTS = {
     "vit": (vit, {}),
@@ -40,6 +49,11 @@ VARIANTS = {
     "deit_distilled": (vit, {"distilled": True}),
     "gpt2": (gpt2, {}),
     "gpt2_untied": (gpt2, {"tie_word_embeddings": False}),
+    "llama": (llama, {"attention_bias": True, "mlp_bias": True}),
+    "llama_tied": (llama, {"tie_word_embeddings": True}),
+    "mistral": (llama, {"model_type": "mistral"}),
+    "qwen2": (llama, {"model_type": "qwen2"}),
+    "qwen3": (llama, {"model_type": "qwen3", "tie_word_embeddings": True}),
 }
 
 

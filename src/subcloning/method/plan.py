@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import SubcloningError
 from ..files import load_tensors, save_tensors
 from .anatomy import Anatomy, same_parent
-from .principal import is_centred, neuronwise, principal_map
+from .principal import rotation
 from .scores import Scores
 
 SELECTIONS = ("importance", "first", "uniform", "random", "inconsistent", "least", "principal")
@@ -164,15 +164,14 @@ def make_plan(
                 continue
             _check_cut(p, name, axis, old, new)
             key = p.family.key(axis, block)
-            rotates = rules[axis] == "principal" and axis in p.family.shared
             if rules[axis] == "inconsistent":
                 maps[f"{name}:{axis}"] = _indices("random", old, new, None, generator)
-            elif rotates and c.rows[name] in neuronwise(p.family):  # all of one value, once folded
-                maps[f"{name}:{axis}"] = torch.arange(new)
-            elif rotates and key not in maps:
-                stream = scores.stream if scores else None
-                assert stream is not None  # see _check
-                maps[key], energy = principal_map(stream, new, is_centred(p))
+            elif rules[axis] == "principal" and axis in p.family.shared:
+                if key not in maps:
+                    stream = scores.stream if scores else None
+                    assert stream is not None  # see _check
+                    rotated, energy = rotation(p, c, stream)
+                    maps |= rotated
             elif key not in maps:
                 within = None if block is None or axis in p.family.shared else blocks[block]
                 ranking = None if scores is None else scores.of(axis, within)

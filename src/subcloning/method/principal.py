@@ -12,7 +12,11 @@ stream. So V maps mean to mean, and the child's norms centre as the parent's do.
 d' eigenvectors.
 
 The covariance is `Scores.stream`, V a plan's map of `residual`: `surgery` multiplies by it, where it otherwise
-selects. Each layer that reads a norm is scaled by sqrt(d / d'), which is exact here, and by the root of the share of
+selects. Within what V keeps, a rotation is free. It is chosen for a head that is tied to the embedding, which cannot
+take over the gain g of the norm before it: V diag(g) V' becomes diagonal, and its diagonal the child's gain
+(`turned_to`).
+
+Each layer that reads a norm is scaled by sqrt(d / d'), which is exact here, and by the root of the share of
 the stream's energy that V keeps, since the child's norms stretch what is left of the stream to full length.
 """
 
@@ -25,6 +29,8 @@ from torch import Tensor
 from ..errors import SubcloningError
 from .anatomy import Anatomy
 from .axes import Family
+
+TURNS = 5  # of fitting a gain and a rotation to each other: more make no difference
 
 
 def neuronwise(family: Family) -> set[str]:
@@ -67,22 +73,63 @@ def principal_map(stream: Tensor, size: int, keep_mean: bool) -> tuple[Tensor, f
     return rows.float().contiguous(), float(energy)
 
 
+def turned_to(gain: Tensor, rows: Tensor, keep_mean: bool) -> tuple[Tensor, Tensor]:
+    """`rows` of `principal_map`, turned so that `gain` (d,) scales them one by one; and A (size, d), of which A @ gain
+    is the child's gain.
+
+    Without a mean to keep this is exact: rows V with V diag(gain) V' = diag(A @ gain), whose eigenvalues these are. The
+    mean direction must stay where it is, and then the matrix on the others, of eigenvalues v, is to be as near as can
+    be to P diag(w) P, with P the projection that takes the mean away. The nearest has its eigenvectors, so all that is
+    left to choose is w, whose P diag(w) P has eigenvalues between neighbours of w: they begin in the midst of those of
+    v, and then w and the rotation are fitted to each other in turns, each to the other's least squares.
+    """
+    size, one = len(rows), torch.full((len(rows), 1), len(rows) ** -0.5, dtype=torch.float64)
+    whole = torch.eye(size, dtype=torch.float64)
+    basis = torch.linalg.qr(torch.cat([one, whole[:, 1:]], dim=1)).Q[:, 1:] if keep_mean else whole
+    kept = basis.T @ rows.double()  # without the mean
+    values, turn = torch.linalg.eigh(kept * gain.double() @ kept.T)
+    kept = turn.T @ kept
+    if not keep_mean:
+        return kept.float().contiguous(), kept.square().float()
+    inverse = torch.linalg.pinv((basis @ basis.T).square())
+    child = (torch.cat([values[:1], values]) + torch.cat([values, values[-1:]])) / 2
+    for _ in range(TURNS):
+        directions = basis @ torch.linalg.eigh(basis.T * child @ basis).eigenvectors @ kept
+        weights = inverse @ directions.square()
+        child = weights @ gain.double()
+    mean = torch.full((1, len(gain)), len(gain) ** -0.5, dtype=torch.float64)
+    return (directions + one @ mean).float().contiguous(), weights.float().contiguous()
+
+
+def rotation(parent: Anatomy, child: Anatomy, stream: Tensor) -> tuple[dict[str, Tensor], float]:
+    """The maps along `residual` from `parent` to `child`, as a plan has them, and the share of the energy they keep."""
+    new = child.sizes["residual"]
+    keep_mean = is_centred(parent)
+    rows, energy = principal_map(stream, new, keep_mean)
+    # Of one value, once folded: any will do.
+    gains = [name for name, row in child.rows.items() if row in neuronwise(child.family)]
+    maps = {f"{name}:residual": torch.arange(new) for name in gains}
+    for norm in Folded(parent, child.tied).unfolded:
+        rows, maps[f"{norm}.weight:residual"] = turned_to(parent[f"{norm}.weight"].detach().cpu(), rows, keep_mean)
+    return maps | {"residual": rows}, energy
+
+
 class Folded:
     """The tensors of a model with `parent`'s outputs in which no gain acts on single neurons of the residual stream.
 
     One at a time, so that no second parent is held; in float32 or better, to be rounded once, in the child.
 
-    tied: names of heads that are tied to the embedding where the tensors go. These cannot take their norm's gain, which
-        is replaced by its mean: an approximation, as good as that gain is even.
+    tied: names of heads that are tied to the embedding where the tensors go. These cannot take their norm's gain: such
+        a norm is `unfolded`, and its gain stays.
     """
 
     def __init__(self, parent: Anatomy, tied: Collection[str] = ()):
         self.parent = parent
         self.norms = parent.norms
-        self.averaged = {
+        self.unfolded = {
             norm for norm, readers in self.norms.items() if {f"{reader}.weight" for reader in readers} & {*tied}
         }
-        self.norm_of = {reader: norm for norm in self.norms if norm not in self.averaged for reader in self.norms[norm]}
+        self.norm_of = {reader: norm for norm in self.norms if norm not in self.unfolded for reader in self.norms[norm]}
         blocks = range(parent.depth)
         gains = {w.format(block=b): row.format(block=b) for row, w in parent.family.gains.items() for b in blocks}
         self.gain_of = {writer: gain for writer, gain in gains.items() if gain in parent.tensors}
@@ -92,7 +139,7 @@ class Folded:
 
     def loses_bias(self, norm: str) -> bool:
         """Whether the norm has a bias that some layer which reads it has no bias to take."""
-        return norm not in self.averaged and self.has_bias(norm) and not all(map(self.has_bias, self.norms[norm]))
+        return norm not in self.unfolded and self.has_bias(norm) and not all(map(self.has_bias, self.norms[norm]))
 
     def raw(self, name: str) -> Tensor:
         tensor = self.parent[name].detach()
@@ -106,9 +153,7 @@ class Folded:
             return torch.ones_like(tensor)
         if layer in self.gain_of:
             return self._along_residual(name, tensor, self.raw(self.gain_of[layer]))
-        if layer in self.averaged:
-            return tensor.mean().expand_as(tensor) if kind == "weight" else tensor
-        if layer in self.norms:
+        if layer in self.norms and layer not in self.unfolded:
             return torch.ones_like(tensor) if kind == "weight" else torch.zeros_like(tensor)
         if layer in self.norm_of and kind == "weight":
             return self._along_residual(name, tensor, self._gain(self.norm_of[layer]))

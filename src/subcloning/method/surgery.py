@@ -41,6 +41,11 @@ def apply_plan(
     p, c = Anatomy.of(parent), Anatomy.of(child)
     _check(plan, p, c)
     folded = Folded(p, c.tied) if plan.rotated else None
+    for norm in folded.unfolded if folded else ():
+        if not plan.rotates(f"{norm}.weight:residual"):
+            raise SubcloningError(
+                f"the plan has no rotated map of {norm}.weight, as one of an older version has none: make it again"
+            )
     given = p if folded is None else folded
     for name, target in c.tensors.items():
         if name in plan.fresh:

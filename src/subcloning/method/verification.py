@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from ..errors import SubcloningError
 from .anatomy import Anatomy
 from .plan import make_plan
-from .principal import is_centred, neuronwise, principal_map
+from .principal import is_centred, rotation
 from .surgery import apply_plan
 
 TOLERANCE = 0.01  # of the outputs' size; mistakes that were tried move them by 0.1 or more, rounding by 1e-5
@@ -46,7 +46,7 @@ def verify(model: nn.Module, batch: Tensor | Mapping[str, object], *, rotate: bo
     anatomy = Anatomy(model)
     _check_arrows(anatomy)
     generator = torch.Generator().manual_seed(seed)
-    _disturb(anatomy, generator)
+    _disturb(anatomy, generator, centred=rotate and is_centred(anatomy))
     wanted = _outputs(model, batch)
 
     def moved(maps: dict[str, Tensor], what: str) -> float:
@@ -87,13 +87,13 @@ def _check_arrows(anatomy: Anatomy) -> None:
                 )
 
 
-def _disturb(anatomy: Anatomy, generator: torch.Generator) -> None:
-    """Make gains and biases differ between neurons; but the gain that a tied head cannot take becomes even."""
+def _disturb(anatomy: Anatomy, generator: torch.Generator, centred: bool) -> None:
+    """Make gains and biases differ between neurons; but a LayerNorm's before a tied head is even, see `turned_to`."""
     for tensor in anatomy.tensors.values():
         if tensor.ndim == 1:
             noise = torch.randn(tensor.shape, generator=generator).to(tensor)
             tensor += 0.3 * noise * tensor.square().mean().sqrt().clamp(min=0.3)
-    for stand_ins in (anatomy.family.tied[name] for name in anatomy.tied):
+    for stand_ins in (anatomy.family.tied[name] for name in anatomy.tied if centred):
         for name in stand_ins:
             if name.endswith(".weight"):
                 anatomy[name].fill_(anatomy[name].mean())
@@ -103,6 +103,4 @@ def _rotation(anatomy: Anatomy, generator: torch.Generator) -> dict[str, Tensor]
     """Maps of a random rotation of the stream."""
     size = anatomy.sizes["residual"]
     factor = torch.randn(size, size, generator=generator, dtype=torch.float64)
-    rotation, _ = principal_map(factor @ factor.T, size, is_centred(anatomy))
-    gains = [name for name, row in anatomy.rows.items() if row in neuronwise(anatomy.family)]
-    return {"residual": rotation} | {f"{name}:residual": torch.arange(size) for name in gains}
+    return rotation(anatomy, anatomy, factor @ factor.T)[0]
