@@ -1,5 +1,6 @@
-"""A family that is registered can be trained, too: here Llama, whose table stands in this file and nowhere else."""
+"""A family that is described can be trained, too, by its table alone: here Llama."""
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,56 +10,16 @@ import torch
 from omegaconf import open_dict
 from transformers import LlamaForCausalLM
 
-from subcloning import Family, Plan, Probe, SubcloningError, register
+from subcloning import Family, Plan, SubcloningError
 from subcloning.method.axes import FAMILIES
-from subcloning.method.families.shape import heads_and_blocks
 from subcloning.training.fsdp import FullySharded, shard
 from subcloning.training.language import CAUSAL, LanguageModel
 from subcloning.training.protocols import Data, Parent, offering, parent_of
 from subcloning.training.run import run
 
-BLOCK = "model.layers.{block}"
 MODEL = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
 MODEL |= {"num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 32}
 MODEL |= {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
-
-
-def resized(parent, **shape):
-    config = parent.config
-    heads, blocks = heads_and_blocks(config.num_attention_heads, config.num_hidden_layers, **shape)
-    names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
-    sizes = {name: getattr(config, name) * heads // config.num_attention_heads for name in names}
-    return {**sizes, "num_hidden_layers": blocks}
-
-
-@pytest.fixture
-def llama():
-    """The family, known for the length of a test."""
-    linears = {"self_attn.q_proj": "(head dim) <- residual", "self_attn.k_proj": "(head dim) <- residual"}
-    linears |= {"self_attn.v_proj": "(head dim) <- residual", "self_attn.o_proj": "residual <- (head dim)"}
-    linears |= {"mlp.gate_proj": "hidden <- residual", "mlp.up_proj": "hidden <- residual"}
-    linears |= {"mlp.down_proj": "residual <- hidden"}
-    linears |= dict.fromkeys(("input_layernorm", "post_attention_layernorm"), "residual")
-    family = Family(
-        name="HF Llama",
-        model_class="transformers.models.llama.modeling_llama.LlamaForCausalLM",
-        table={
-            "model.embed_tokens.weight": "vocab residual",
-            **{f"{BLOCK}.{name}.weight": axes for name, axes in linears.items()},
-            "model.norm.weight": "residual",
-            "lm_head.weight": "vocab <- residual",
-        },
-        probes={
-            "residual": Probe(BLOCK, "output", "residual"),
-            "head": Probe(f"{BLOCK}.self_attn.o_proj", "input", "(head dim)"),
-            "hidden": Probe(f"{BLOCK}.mlp.down_proj", "input", "hidden"),
-        },
-        inner_sizes=lambda model: {"dim": model.config.head_dim},
-        scoring_kwargs={"use_cache": False, "logits_to_keep": 1},
-        resized=resized,
-    )
-    yield register(family)
-    del FAMILIES[family.model_class]
 
 
 @pytest.fixture
@@ -87,7 +48,7 @@ def cfg(config, tmp_path):
     return make
 
 
-def test_a_child_of_a_new_family_is_trained(llama, cfg):
+def test_a_child_of_a_new_family_is_trained(cfg):
     parent = cfg("gpt2_stdlib_parent")
     before = run(parent)
     weights = Path(parent.run_dir) / "model"
@@ -102,7 +63,7 @@ def test_a_child_of_a_new_family_is_trained(llama, cfg):
     assert sum(p.numel() for p in trained.parameters()) == summary["parameters"] < before["parameters"]
 
 
-def test_what_training_reads_off_the_family(llama, cfg, monkeypatch):
+def test_what_training_reads_off_the_family(cfg, monkeypatch):
     parent = parent_of(cfg("gpt2_stdlib_parent", "parent.weights=null"))
     model = parent.child({"heads": 2, "blocks": 2})
     tokens = torch.randint(300, (2, 9))
@@ -121,8 +82,9 @@ def test_what_training_reads_off_the_family(llama, cfg, monkeypatch):
     assert parts == [*model.model.layers, model]
 
 
-def test_a_family_that_does_not_say_how_children_are_shaped(llama, cfg):
-    register(Family(**{**vars(llama), "resized": Family.resized}))
+def test_a_family_that_does_not_say_how_children_are_shaped(cfg, monkeypatch):
+    family = FAMILIES["transformers.models.llama.modeling_llama.LlamaForCausalLM"]
+    monkeypatch.setitem(FAMILIES, family.model_class, dataclasses.replace(family, resized=Family.resized))
     with pytest.raises(SubcloningError, match="no shape of a child of LlamaForCausalLM is known: give its"):
         parent_of(cfg("gpt2_stdlib_parent")).child({})
 
