@@ -91,6 +91,7 @@ class Family:
     norms: each norm of the residual stream -> the linear layers that read its output, into which its gain folds. With
         `gains`, what a rotation of the stream needs (see `principal`); without them only selection is offered.
     gains: per-neuron gain on a layer that writes to the stream (LayerScale) -> that layer.
+    options: arguments with which the class is built as the table describes it.
     unsupported, unrotatable: model -> why this variant, whose tensors may have the same names, computes something else
         than the tables say, or looks at single neurons of the stream where no gain is; "" where it does not.
     resized: parent (the meta device will do), and a shape as in `heads_and_blocks` -> what the library needs to be told
@@ -107,6 +108,7 @@ class Family:
     tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     norms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     gains: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     unsupported: Callable[[nn.Module], str] = lambda model: ""
     unrotatable: Callable[[nn.Module], str] = lambda model: ""
     resized: Callable[..., dict] = _not_said

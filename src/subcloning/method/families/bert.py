@@ -6,7 +6,7 @@ from .shape import heads_and_blocks
 BLOCK = "encoder.layer.{block}"
 
 
-def resized(parent, **shape) -> dict[str, int]:
+def resized(parent, *, hidden: int | None = None, **shape) -> dict[str, int]:
     """Arguments of `BertConfig` for a child, whose heads keep their size; `shape`: see `heads_and_blocks`."""
     config = parent.config
     heads, blocks = heads_and_blocks(config.num_attention_heads, config.num_hidden_layers, **shape)
@@ -14,7 +14,11 @@ def resized(parent, **shape) -> dict[str, int]:
         name: getattr(config, name) * heads // config.num_attention_heads
         for name in ("hidden_size", "intermediate_size")
     }
-    return sizes | {"num_attention_heads": heads, "num_hidden_layers": blocks}
+    return (
+        sizes
+        | {"num_attention_heads": heads, "num_hidden_layers": blocks}
+        | ({"intermediate_size": hidden} if hidden else {})
+    )
 
 
 def unsupported(model) -> str:
@@ -64,6 +68,7 @@ register(
             },
             "hidden": {"activation": (Probe(f"{BLOCK}.output.dense", "input", "hidden"),)},
         },
+        options={"add_pooling_layer": False},
         unsupported=unsupported,
         resized=resized,
     )

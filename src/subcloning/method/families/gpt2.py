@@ -4,11 +4,11 @@ from ..axes import Family, Probe, register
 from .shape import heads_and_blocks
 
 
-def resized(parent, **shape) -> dict[str, int | None]:
+def resized(parent, *, hidden: int | None = None, **shape) -> dict[str, int | None]:
     """Arguments of `GPT2Config` for a child, whose heads keep their size; `shape`: see `heads_and_blocks`."""
     config = parent.config
     heads, blocks = heads_and_blocks(config.n_head, config.n_layer, **shape)
-    inner = config.n_inner and config.n_inner * heads // config.n_head  # None stands for four times the width
+    inner = hidden or (config.n_inner and config.n_inner * heads // config.n_head)  # None: four times the width
     return {"n_embd": config.n_embd // config.n_head * heads, "n_head": heads, "n_layer": blocks, "n_inner": inner}
 
 

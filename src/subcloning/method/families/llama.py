@@ -10,7 +10,7 @@ from .shape import heads_and_blocks
 BLOCK = "model.layers.{block}"
 
 
-def resized(parent, *, heads: int | None = None, **shape) -> dict:
+def resized(parent, *, heads: int | None = None, hidden: int | None = None, **shape) -> dict:
     """Arguments of the config for a child, whose heads keep their size and their groups; `heads` are query heads."""
     config = parent.config
     groups, queries = config.num_key_value_heads, config.num_attention_heads // config.num_key_value_heads
@@ -20,6 +20,7 @@ def resized(parent, *, heads: int | None = None, **shape) -> dict:
         )
     kept, blocks = heads_and_blocks(groups, config.num_hidden_layers, heads=heads and heads // queries, **shape)
     sizes = {name: getattr(config, name) * kept // groups for name in ("hidden_size", "intermediate_size")}
+    sizes["intermediate_size"] = hidden or sizes["intermediate_size"]
     sizes |= {"num_key_value_heads": kept, "num_attention_heads": kept * queries, "num_hidden_layers": blocks}
     kinds = getattr(config, "layer_types", None)
     return sizes | ({"layer_types": list(kinds[:blocks])} if kinds else {})

@@ -16,11 +16,15 @@ def unrotatable(model) -> str:
     return ""
 
 
-def resized(parent, **shape) -> dict[str, int]:
+def resized(parent, *, hidden: int | None = None, **shape) -> dict[str, float]:
     """Arguments of `timm.create_model` for a child, whose heads keep their size; `shape`: see `heads_and_blocks`."""
     attention = parent.blocks[0].attn
     heads, blocks = heads_and_blocks(attention.num_heads, len(parent.blocks), **shape)
-    return {"embed_dim": heads * attention.head_dim, "num_heads": heads, "depth": blocks}
+    width = heads * attention.head_dim
+    ratio = (
+        {"mlp_ratio": (hidden + 0.5) / width} if hidden else {}
+    )  # which timm multiplies by the width and rounds down
+    return {"embed_dim": width, "num_heads": heads, "depth": blocks} | ratio
 
 
 VIT = register(

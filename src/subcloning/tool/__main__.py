@@ -1,0 +1,187 @@
+"""A small checkpoint from a big one, with its important units kept.
+
+    subclone PARENT OUT --width 0.5 --depth 6 --calibration text.txt    a child that its library loads by itself
+    subclone PARENT OUT --width 0.5 --dry-run                           its shape and cost, without any weights
+    subclone inspect OUT                                                what was kept
+    subclone verify PARENT --calibration text.txt                       whether the parent is as its family's table says
+
+PARENT is a folder that transformers or timm has saved, a run of subcloning.train, a timm name, or a name on the Hub.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import SubcloningError
+from ..files import atomic
+from ..method.anatomy import Anatomy
+from ..method.axes import family_of
+from ..method.plan import SCORED, SELECTIONS, Plan, make_plan
+from ..method.refit import refit
+from ..method.scoring import score
+from ..method.surgery import apply_plan
+from ..method.verification import verify
+from .calibration import batches
+from .parents import Checkpoint, find, shape_of
+from .report import card, comparison
+
+PLAN = "plan.safetensors"
+
+
+def build(checkpoint: Checkpoint, out: Path, args: argparse.Namespace, command: str) -> None:
+    """Write the child of `checkpoint` to the folder `out`, whole or not at all."""
+    if out.exists():
+        raise SubcloningError(f"{out} exists: choose a folder that does not")
+    shape = wanted_shape(checkpoint, args)
+    with torch.device("meta"):
+        empty = checkpoint.child(shape)
+    big = checkpoint.empty()
+    make_plan(big, empty, select="first")  # shapes that do not fit are found before anything is downloaded
+    print(comparison(big, empty, shape))
+    if args.dry_run:
+        return
+    if args.select in SCORED and not args.calibration:
+        raise SubcloningError(
+            f"--select {args.select} needs data to score units by: --calibration text.txt, a folder of text or images, "
+            "or a set of `datasets`; or --select uniform, which needs none and keeps less"
+        )
+    parent = checkpoint.trained()
+    p, child = Anatomy(parent), checkpoint.child(shape)
+    data = batches(checkpoint, parent, args.calibration, args.samples) if args.calibration else None
+    checked = "not verified: no data"
+    if data:
+        checked = check(p, data[0])
+        print(checked)
+    scores = score(p, reported(data, "scored"), stream=args.select == "principal") if data else None
+    plan = make_plan(p, child, scores, select=args.select, blocks=args.blocks)
+    apply_plan(plan, p, child, scale=args.scale)
+    if args.refit:
+        if data is None:
+            raise SubcloningError("--refit needs --calibration")
+        refit(plan, p, child, reported(data, "re-fitted"))
+    print(plan)
+    with atomic(out) as folder:
+        checkpoint.save(child, folder)
+        plan.save(folder / PLAN)
+        facts = {"units were scored on": _data(args), "table of the family": checked, "made by": f"`{command}`"}
+        (folder / "README.md").write_text(card(out.name, checkpoint, parent, child, plan, facts))
+    print(f"{out}: {checkpoint.loading(out)}")
+
+
+def _data(args: argparse.Namespace) -> str:
+    return f"{args.samples} samples of {Path(args.calibration).name}" if args.calibration else "nothing"
+
+
+def wanted_shape(checkpoint: Checkpoint, args: argparse.Namespace) -> dict:
+    whole = args.depth is not None and args.depth >= 1 and "." not in str(args.depth_text)
+    depth = {"blocks": int(args.depth)} if whole else {"depth": args.depth}
+    return shape_of(checkpoint, width=args.width, heads=args.heads, hidden=args.hidden, **depth)
+
+
+def check(parent: Anatomy, batch: Any) -> str:
+    """Hold the parent against its family's table, on two short samples."""
+    few = {"input_ids": batch["input_ids"][:2, :32]} if isinstance(batch, dict) else batch[:2]
+    if "residual" in {axis for layout in parent.layouts.values() for axis in layout.axes} and not _has_head(parent):
+        return f"not verified: this {parent.family.name} has no head, and puts out the stream itself"
+    found = verify(parent.model, few, rotate=bool(parent.family.norms))
+    rotated = "" if found.rotated is None else f", rotated by {found.rotated:.0e}"
+    return f"verified: permuting all units moves outputs by {found.permuted:.0e} of their size{rotated}"
+
+
+def _has_head(parent: Anatomy) -> bool:
+    """Whether a layer outside the blocks reads the stream."""
+    return any(
+        "residual" in layout.fan_in for name, layout in parent.layouts.items() if parent.blocks[name] is None
+    ) or (bool(parent.tied))
+
+
+def reported(data: Iterable[Any], what: str) -> Iterator[Any]:
+    """`data`, and on stderr how far it is."""
+    data = list(data)
+    begin = time.perf_counter()
+    for done, batch in enumerate(data):
+        yield batch
+        rate = (done + 1) / (time.perf_counter() - begin)
+        print(f"\r{what} {done + 1} of {len(data)} batches, {rate:.2g} a second", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="subclone", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("parent", metavar="PARENT")
+    made.add_argument("out", metavar="OUT", type=Path, help="folder to write, which must not exist")
+    made.add_argument("--width", type=float, help="share of the parent's width (default: 1)")
+    made.add_argument(
+        "--depth", dest="depth_text", help="blocks, or with a point in it a share of the parent's, as 0.5"
+    )
+    made.add_argument("--heads", type=int, help="heads, in place of --width; they keep their size")
+    made.add_argument("--hidden", type=int, help="hidden units of each block (default: as the width)")
+    made.add_argument(
+        "--select", choices=SELECTIONS, help="which units (default: principal where it can, else importance)"
+    )
+    made.add_argument("--blocks", default="middle", choices=("middle", "first", "last", "uniform", "least"),
+                      help="which blocks a shallower child loses (default: middle)")  # fmt: skip
+    made.add_argument(
+        "--calibration", metavar="DATA", help="text files, a folder of text or images, or a `datasets` name"
+    )
+    made.add_argument(
+        "--samples", type=int, default=128, help="how much of it: images, or 256 tokens each (default: 128)"
+    )
+    made.add_argument("--refit", action="store_true", help="layers make up for inputs that they lost")
+    made.add_argument("--no-scale", dest="scale", action="store_false", help="without the factors of paper section 4.3")
+    made.add_argument("--revision", help="commit, branch or tag on the Hub")
+    made.add_argument("--dry-run", action="store_true", help="say what would be made, without weights or data")
+    return made
+
+
+def inspect(arguments: list[str]) -> None:
+    small = argparse.ArgumentParser(prog="subclone inspect", description="Print a plan: what a child keeps.")
+    small.add_argument("place", type=Path, help="a folder that subclone made, or a plan")
+    place = small.parse_args(arguments).place
+    print(Plan.load(place / PLAN if place.is_dir() else place))
+
+
+def verify_parent(arguments: list[str]) -> None:
+    small = argparse.ArgumentParser(prog="subclone verify", description="Is a parent as its family's table says?")
+    small.add_argument("parent", metavar="PARENT")
+    small.add_argument("--calibration", metavar="DATA", required=True)
+    small.add_argument("--revision")
+    args = small.parse_args(arguments)
+    checkpoint = find(args.parent, args.revision)
+    family_of(checkpoint.empty())  # unknown ones are refused before anything is downloaded
+    parent = checkpoint.trained()
+    print(check(Anatomy(parent), batches(checkpoint, parent, args.calibration, 2)[0]))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        if given[:1] == ["inspect"]:
+            inspect(given[1:])
+        elif given[:1] == ["verify"]:
+            verify_parent(given[1:])
+        else:
+            args = parser().parse_args(given)
+            args.depth = None if args.depth_text is None else float(args.depth_text)
+            checkpoint = find(args.parent, args.revision)
+            family = family_of(checkpoint.empty())
+            args.select = args.select or ("principal" if family.norms else "importance")
+            build(checkpoint, args.out, args, " ".join(["subclone", *given]))
+    except SubcloningError as error:
+        print(f"subclone: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nsubclone: stopped, and nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Batches of a parent's kind of data, from whatever holds some: text files, a folder of images, a set of `datasets`."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import SubcloningError
+from .parents import Checkpoint
+
+CONTEXT = 256  # tokens of a sample of text, if the parent takes as many
+BATCH = 8
+
+
+def batches(checkpoint: Checkpoint, parent: nn.Module, data: str, samples: int) -> list[dict | torch.Tensor]:
+    """`samples` samples of `data` for `parent`, in batches of 8. Raises SubcloningError where there are too few."""
+    rows: Iterator[torch.Tensor]
+    text = hasattr(parent.config, "vocab_size") if hasattr(parent, "config") else False
+    rows = _tokens(checkpoint, parent, data) if text else _images(parent, data, samples)
+    taken = list(islice(rows, samples))
+    if len(taken) < samples:
+        what = f"samples of {CONTEXT} tokens" if text else "images"
+        raise SubcloningError(f"{data} has {len(taken)} {what}: give more data, or --samples {max(1, len(taken))}")
+    stacked = torch.stack(taken).split(BATCH)
+    return [{"input_ids": batch} for batch in stacked] if text else [*stacked]
+
+
+def _tokens(checkpoint: Checkpoint, parent: Any, data: str) -> Iterator[torch.Tensor]:
+    """Text, one document after the other, cut into samples of equal length."""
+    from transformers import AutoTokenizer
+
+    from ..data.text.sources import Hub, TextFiles
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.place, revision=checkpoint.revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise SubcloningError(f"{checkpoint.place} has no tokenizer for {data}: {error}") from error
+    if Path(data).is_dir():
+        data = f"{data}/**/*.txt*"
+    source: Any = TextFiles(train=data, validation_share=0.0) if "." in Path(data).name else Hub(data, validation=0.0)
+    length = min(CONTEXT, parent.config.max_position_embeddings)
+    ids: list[int] = []
+    for unit in source.units:
+        for piece in source.read(unit):
+            ids += tokenizer(piece.text, verbose=False)["input_ids"]
+            while len(ids) >= length:
+                yield torch.tensor(ids[:length])
+                ids = ids[length:]
+
+
+def _images(parent: Any, data: str, samples: int) -> Iterator[torch.Tensor]:
+    """Images of a folder, however deep, at even distances, as the parent's own evaluation prepares them."""
+    from PIL import Image
+    from timm.data import create_transform, resolve_model_data_config
+
+    ends = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+    files = sorted(file for file in Path(data).rglob("*") if file.suffix.lower() in ends)
+    if not Path(data).is_dir() or not files:
+        raise SubcloningError(f"{data}: expected a folder of images, {', '.join(sorted(ends))}")
+    transform: Any = create_transform(**resolve_model_data_config(parent), is_training=False)
+    mode = "L" if parent.patch_embed.proj.in_channels == 1 else "RGB"
+    for file in files[:: max(1, len(files) // samples)]:
+        with Image.open(file) as image:
+            yield transform(image.convert(mode))

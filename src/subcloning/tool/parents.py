@@ -1,0 +1,212 @@
+"""Checkpoints as their own library knows them: found, loaded whole, resized, and saved for that library alone."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from ..errors import SubcloningError
+from ..method.axes import FAMILIES, Family, family_of
+
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+class Checkpoint(Protocol):
+    """A parent. place: a local folder, or a name that its library downloads. revision: a commit, branch or tag."""
+
+    place: str
+    revision: str | None
+
+    @property
+    def licence(self) -> str | None:
+        """As its model card says, where that is known."""
+
+    def empty(self) -> nn.Module:
+        """The parent on the meta device, without values; its weights are not touched."""
+
+    def trained(self) -> nn.Module:
+        """The parent with its weights, in float32."""
+
+    def child(self, shape: dict) -> nn.Module:
+        """A child with its library's initial weights; `shape`: what the family's `resized` says."""
+
+    def save(self, child: nn.Module, folder: Path) -> None:
+        """Write what the library needs to load the child with none of our code."""
+
+    def loading(self, folder: Path) -> str:
+        """The line of Python that does so."""
+
+
+def find(place: str, revision: str | None = None) -> Checkpoint:
+    """The checkpoint that `place` names: a local folder or safetensors file, one of our runs, a timm name, or a name on
+    the Hub. Raises SubcloningError where there is none that can be read without unpickling."""
+    path = Path(place)
+    if path.suffix in PICKLED:
+        raise SubcloningError(
+            f"{place} may be pickled, and unpickling runs whatever code is in it: save it as safetensors first"
+        )
+    if path.is_file():
+        if path.name != "model.safetensors":
+            raise SubcloningError(f"{place}: expected a model.safetensors with its config.json beside it, or a folder")
+        path = path.parent
+    if path.is_dir():
+        return _local(path)
+    if place.startswith((".", "/", "~")) or place.count("/") > 1:
+        raise SubcloningError(f"{place} does not exist: expected a folder, a timm name, or a name on the Hub")
+    import timm
+
+    if timm.is_model(place):
+        return Timm(place, revision)
+    if "/" not in place:
+        raise SubcloningError(
+            f"{place} is no folder, no timm model and no Hub name (OWNER/NAME): look it up with timm.list_models()"
+        )
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        config = json.loads(Path(hf_hub_download(place, "config.json", revision=revision)).read_text())
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise SubcloningError(f"{place} cannot be read from the Hub: {error}") from error
+    return _of_library(config, f"hf-hub:{place}" if "model_type" not in config else place, revision)
+
+
+def _local(path: Path) -> Checkpoint:
+    if (path / "summary.json").exists() and (path / "model").is_dir():
+        path = path / "model"  # a run of subcloning.train
+    if not (path / "config.json").exists():
+        raise SubcloningError(f"{path} has no config.json: expected a folder that transformers or timm has saved")
+    if not [*path.glob("*.safetensors")]:
+        pickled = sorted(file.name for file in path.iterdir() if file.suffix in PICKLED)
+        what = f", only {pickled[0]}, which may be pickled: convert it" if pickled else ": is the download whole?"
+        raise SubcloningError(f"{path} has no *.safetensors{what}")
+    config = json.loads((path / "config.json").read_text())
+    return _of_library(config, str(path) if "model_type" in config else f"local-dir:{path}", None)
+
+
+def _of_library(config: dict, place: str, revision: str | None) -> Checkpoint:
+    if "quantization_config" in config:
+        raise SubcloningError(f"{place} is quantised: load it with its library, dequantise it, and save that")
+    return Transformers(place, revision) if "model_type" in config else Timm(place, revision)
+
+
+class Transformers:
+    """Of Hugging Face transformers."""
+
+    def __init__(self, place: str, revision: str | None = None):
+        import transformers
+
+        self.place, self.revision = place, revision
+        self.config: Any = transformers.AutoConfig.from_pretrained(place, revision=revision)
+        name = (self.config.architectures or ["(none)"])[0]
+        self.architecture: Any = getattr(transformers, name, None)
+        if self.architecture is None:
+            raise SubcloningError(f"{place} is of architecture {name}, which this transformers does not have")
+
+    @cached_property
+    def family(self) -> Family | None:
+        return FAMILIES.get(f"{self.architecture.__module__}.{self.architecture.__qualname__}")
+
+    @property
+    def licence(self) -> str | None:
+        from huggingface_hub import ModelCard
+
+        readme = Path(self.place) / "README.md"
+        return getattr(ModelCard.load(readme).data, "license", None) if readme.exists() else None
+
+    def empty(self) -> nn.Module:
+        with torch.device("meta"):
+            return self._build(self.config)
+
+    def _build(self, config) -> nn.Module:
+        return self.architecture(config, **(self.family.options if self.family else {}))
+
+    def trained(self) -> nn.Module:
+        from safetensors import SafetensorError
+
+        options = {**(self.family.options if self.family else {}), "dtype": torch.float32, "use_safetensors": True}
+        options["ignore_mismatched_sizes"] = True  # to be told by name below
+        try:
+            model, loaded = self.architecture.from_pretrained(
+                self.place, revision=self.revision, output_loading_info=True, **options
+            )
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise SubcloningError(f"{self.place} is damaged or not whole: {error}") from error
+        for what in ("missing_keys", "mismatched_keys"):
+            if loaded[what]:
+                raise SubcloningError(
+                    f"{self.place} has {what.replace('_', ' ')}, {sorted(map(str, loaded[what]))[0]} among them: "
+                    "download it again"
+                )
+        return model.eval()
+
+    def child(self, shape: dict) -> nn.Module:
+        return self._build(type(self.config).from_dict(self.config.to_dict() | shape))
+
+    def save(self, child: Any, folder: Path) -> None:
+        from transformers import AutoTokenizer, GenerationConfig
+
+        dtype = getattr(self.config, "dtype", None)
+        child.to(dtype if isinstance(dtype, torch.dtype) else torch.float32).save_pretrained(folder)
+        for kind in (AutoTokenizer, GenerationConfig):
+            try:
+                kind.from_pretrained(self.place, revision=self.revision or "main").save_pretrained(folder)
+            except (OSError, ValueError, KeyError):  # the parent has none
+                continue
+
+    def loading(self, folder: Path) -> str:
+        return f'transformers.{self.architecture.__name__}.from_pretrained("{folder}")'
+
+
+class Timm:
+    """Of timm: a name, `hf-hub:OWNER/NAME` or `local-dir:FOLDER`."""
+
+    def __init__(self, place: str, revision: str | None = None):
+        self.place, self.revision = place, revision
+
+    def _create(self, **options) -> Any:
+        import timm
+
+        if not self.place.startswith("local-dir:") or options.get("pretrained"):
+            return timm.create_model(self._at_revision, **options)
+        return timm.create_model(self.place, **options)
+
+    @property
+    def _at_revision(self) -> str:
+        return f"{self.place}@{self.revision}" if self.revision else self.place
+
+    @property
+    def licence(self) -> str | None:
+        return self.empty().pretrained_cfg.get("license")
+
+    def empty(self) -> Any:
+        with torch.device("meta"):
+            return self._create()
+
+    def trained(self) -> nn.Module:
+        from safetensors import SafetensorError
+
+        try:
+            return self._create(pretrained=True).eval()
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise SubcloningError(f"{self.place} is damaged, not whole, or cannot be downloaded: {error}") from error
+
+    def child(self, shape: dict) -> nn.Module:
+        return self._create(**shape)
+
+    def save(self, child: Any, folder: Path) -> None:
+        from timm.models import save_for_hf
+
+        save_for_hf(child, str(folder), safe_serialization=True)
+
+    def loading(self, folder: Path) -> str:
+        return f'timm.create_model("local-dir:{folder}", pretrained=True)'
+
+
+def shape_of(checkpoint: Checkpoint, **shape: Any) -> dict:
+    """What the library needs to be told for a child of that `width`, `depth`, `heads`, `blocks` and `hidden`."""
+    parent = checkpoint.empty()
+    return family_of(parent).resized(parent, **{key: value for key, value in shape.items() if value is not None})

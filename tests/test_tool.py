@@ -1,0 +1,234 @@
+"""`subclone`: from a checkpoint on disk to a smaller one that its own library loads, or a clear refusal."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from timm.models import save_for_hf
+from tiny import gpt2, llama, vit
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from subcloning import Plan
+from subcloning.tool.__main__ import main
+
+TEXT = "the quick brown fox jumps over the lazy dog and runs away " * 200
+
+
+@pytest.fixture
+def text(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text(TEXT)
+    return file
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """checkpoint(model) saves it with a tokenizer, as its library does."""
+
+    def save(model, name="parent"):
+        folder = tmp_path / name
+        model.save_pretrained(folder)
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+        tokenizer.train_from_iterator([TEXT], trainers.BpeTrainer(vocab_size=37, special_tokens=["<end>"]))
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(folder)
+        return folder
+
+    return save
+
+
+@pytest.mark.parametrize("select", [None, "importance", "uniform"])
+@pytest.mark.parametrize("build", [gpt2, lambda: llama(tie_word_embeddings=True)], ids=["gpt2", "llama"])
+def test_a_language_model_becomes_a_smaller_one(checkpoint, text, tmp_path, capsys, build, select):
+    parent = checkpoint(build())
+    out = tmp_path / "child"
+    options = ["--calibration", str(text), "--samples", "9"] if select != "uniform" else []
+    options += ["--select", select] if select else []
+    assert main([str(parent), str(out), "--width", "0.5", "--depth", "2", *options]) == 0
+    said = capsys.readouterr().out
+    assert "parameters" in said
+    assert ("verified: permuting" in said) == (select != "uniform")
+    child, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    assert (child.config.hidden_size, child.config.num_hidden_layers) == (12, 2)
+    tokens = tokenizer("the quick", return_tensors="pt")["input_ids"]
+    assert child.generate(tokens, max_new_tokens=4, do_sample=False).shape[1] > tokens.shape[1]
+    plan = Plan.load(out / "plan.safetensors")
+    assert plan.select == (select or "principal")
+    assert main(["inspect", str(out)]) == 0
+    assert capsys.readouterr().out == f"{plan}\n"
+    card = (out / "README.md").read_text()
+    assert str(plan) in card
+    assert f"`subclone {parent} {out} --width 0.5" in card
+
+
+def test_an_image_model_becomes_a_smaller_one(tmp_path, capsys):
+    parent = vit(patch_size=4)
+    save_for_hf(parent, str(tmp_path / "parent"), safe_serialization=True)
+    images = tmp_path / "images" / "a"
+    images.mkdir(parents=True)
+    for n in range(9):
+        pixels = np.random.default_rng(n).integers(0, 255, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{n}.png")
+    arguments = [str(tmp_path / "parent"), str(tmp_path / "child"), "--heads", "2", "--hidden", "20", "--depth", "0.67"]
+    assert (
+        main(
+            [
+                *arguments,
+                "--calibration",
+                str(tmp_path / "images"),
+                "--samples",
+                "9",
+                "--refit",
+                "--select",
+                "importance",
+            ]
+        )
+        == 0
+    )
+    child = timm.create_model(f"local-dir:{tmp_path / 'child'}", pretrained=True)
+    assert (child.embed_dim, len(child.blocks), child.blocks[0].mlp.fc1.out_features) == (12, 2, 20)
+    assert child(torch.zeros(1, 3, 8, 8)).shape == (1, 5)
+    saved = load_file(tmp_path / "child" / "model.safetensors")
+    assert torch.equal(saved["head.bias"], parent.head.bias)  # of the parent, not a fresh one
+    assert main(["verify", str(tmp_path / "parent"), "--calibration", str(tmp_path / "images")]) == 0
+    assert "verified: permuting" in capsys.readouterr().out
+
+
+def test_a_dry_run_needs_no_weights(checkpoint, tmp_path, capsys):
+    parent = checkpoint(gpt2())
+    (parent / "model.safetensors").write_bytes(b"")
+    assert main([str(parent), str(tmp_path / "child"), "--width", "0.5", "--dry-run"]) == 0
+    assert "n_embd" in capsys.readouterr().out
+    assert not (tmp_path / "child").exists()
+
+
+def test_a_child_has_its_parents_dtype(checkpoint, tmp_path):
+    parent = checkpoint(gpt2().bfloat16())
+    assert main([str(parent), str(tmp_path / "child"), "--width", "0.5", "--select", "uniform"]) == 0
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "child", dtype="auto").dtype == torch.bfloat16
+
+
+def drop(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights["transformer.h.1.mlp.c_fc.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def break_value(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.h.1.mlp.c_fc.weight"][0, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def reshape(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.h.1.mlp.c_fc.weight"] = torch.zeros(3, 4)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def cut(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def pickle(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def edit(**changes):
+    def change(folder):
+        config = json.loads((folder / "config.json").read_text()) | changes
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (drop, "has missing keys, transformer.h.1.mlp.c_fc.weight among them"),
+        (reshape, "has mismatched keys, "),
+        (break_value, "NaN"),
+        (cut, "damaged or not whole"),
+        (pickle, "only pytorch_model.bin, which may be pickled"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "is the download whole?"),
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+        (edit(quantization_config={"bits": 4}), "is quantised"),
+        (edit(architectures=["GPTNeoForCausalLM"], model_type="gpt_neo"), "no model family for GPTNeoForCausalLM"),
+        (edit(architectures=["Nonesuch"]), "of architecture Nonesuch, which this transformers does not have"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_checkpoints_that_are_refused(checkpoint, text, tmp_path, capsys, damage, message):
+    parent = checkpoint(gpt2())
+    damage(parent)
+    options = ["--width", "0.5", "--calibration", str(text), "--samples", "9"]
+    assert main([str(parent), str(tmp_path / "child"), *options]) == 1
+    assert message in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir() if "child" in file.name] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--width", "0.3"], "heads keep their size"),
+        (["--width", "0.5"], "--select principal needs data to score units by"),
+        (["--width", "0.5", "--select", "uniform", "--refit"], "--refit needs --calibration"),
+        (["--width", "0.5", "--calibration", "TEXT", "--samples", "5000"], "give more data, or --samples"),
+        (["--width", "0.5", "--calibration", "nowhere.txt"], "no file matches 'nowhere.txt'"),
+        (["--heads", "5"], "can be narrower than its parent"),
+    ],
+)
+def test_options_that_are_refused(checkpoint, text, tmp_path, capsys, options, message):
+    parent = checkpoint(gpt2())
+    options = [str(text) if option == "TEXT" else option for option in options]
+    assert main([str(parent), str(tmp_path / "child"), *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "child").exists()
+
+
+def test_places_that_are_refused(tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "weights.pt").touch()
+    for parent, out, message in [
+        ("./nowhere", "child", "does not exist: expected a folder"),
+        ("nonesuch", "child", "is no folder, no timm model and no Hub name"),
+        (tmp_path / "weights.pt", "child", "may be pickled"),
+        (tmp_path / "there", "child", "has no config.json"),
+    ]:
+        assert main([str(parent), str(tmp_path / out), "--width", "0.5"]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_exists_stays_as_it_is(checkpoint, tmp_path, capsys):
+    parent, out = checkpoint(gpt2()), tmp_path / "child"
+    out.write_text("mine")
+    assert main([str(parent), str(out), "--width", "0.5", "--select", "uniform"]) == 1
+    assert "exists: choose a folder that does not" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+
+
+def test_stopped_midway_it_leaves_nothing(checkpoint, tmp_path, monkeypatch, capsys):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("subcloning.tool.__main__.card", stop)
+    parent = checkpoint(gpt2())
+    before = {file.name for file in tmp_path.iterdir()}
+    assert main([str(parent), str(tmp_path / "child"), "--width", "0.5", "--select", "uniform"]) == 130
+    assert "nothing was written" in capsys.readouterr().err
+    assert {file.name for file in tmp_path.iterdir()} == before
+
+
+def test_it_runs_as_a_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "subcloning.tool", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "subclone inspect OUT" in done.stdout
