@@ -85,11 +85,13 @@ def test_readme_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     gpt2().save_pretrained("gpt2-large")
     gpt2(heads=2, depth=2).config.save_pretrained("gpt2-medium")
-    first, kept, gpt2_child, steps = (
+    first, gpt2_child, steps = (
         code.replace('"vit_base_patch16_224", pretrained=True', '"vit_base_patch16_224"') for code in readme_code()
     )
     assert len([line for line in first.splitlines() if line]) == 5  # a newcomer's way to a child
     space = {"images": torch.randn(2, 3, 224, 224), "token_ids": torch.randint(37, (2, 10))}
+    kept = 'timm.models.save_for_hf(child, "vit", safe_serialization=True)\n'
+    kept += 'again = timm.create_model("local-dir:vit", pretrained=True)\n'
     for code in (first + kept, gpt2_child):
         exec(code, space)
         parent, child, again = space["parent"], space["child"], space["again"]
