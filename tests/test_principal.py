@@ -29,7 +29,7 @@ def scored(parent, x=None):
 def rotate(parent, scores):
     """A copy of `parent` with nothing cut, but its stream rotated."""
     plan = make_plan(parent, parent, scores)
-    maps, energy = rotation(Anatomy(parent), Anatomy(parent), scores.stream)
+    maps, energy = rotation(Anatomy(parent), Anatomy(parent), scores.stream, lost=0.0)
     assert energy == pytest.approx(1)
     plan.maps.update(maps)
     return apply_plan(plan, parent, copy.deepcopy(parent))
@@ -81,8 +81,9 @@ def test_gain_within_what_is_kept(keep_mean, size):
     """What a gain does to the kept directions is what the child's does to its neurons."""
     generator = torch.Generator().manual_seed(size)
     gain, factor = torch.randn(64, generator=generator), torch.randn(64, 64, generator=generator)
-    rows, _ = principal_map((factor @ factor.T).double(), size, keep_mean)
-    turned, weights = turned_to(gain, rows, keep_mean)
+    stream = factor @ factor.T
+    rows, _ = principal_map(stream, size, keep_mean)
+    turned, weights = turned_to(gain, rows, stream, keep_mean)
     torch.testing.assert_close(turned @ turned.T, torch.eye(size), atol=1e-5, rtol=0)
     torch.testing.assert_close(turned.T @ turned, rows.T @ rows, atol=1e-5, rtol=0)  # the same directions
     centre = torch.eye(size) - (1 / size if keep_mean else 0)
@@ -91,6 +92,26 @@ def test_gain_within_what_is_kept(keep_mean, size):
     assert (found - wanted).norm() <= (0.05 if keep_mean else 1e-5) * wanted.norm()
     if keep_mean:
         torch.testing.assert_close(turned.mean(0), torch.full((64,), (64 * size) ** -0.5), atol=1e-5, rtol=0)
+
+
+def test_rows_stay_principal_axes_where_the_gain_hardly_matters():
+    """They train better so (experiments/principal), and lose less than they are allowed to."""
+    generator = torch.Generator().manual_seed(0)
+    factor, noise = torch.randn(64, 64, generator=generator), torch.randn(64, generator=generator)
+    stream = factor @ factor.T
+    for keep_mean in (True, False):
+        rows, _ = principal_map(stream, 24, keep_mean)
+        centre = torch.eye(24) - (1 / 24 if keep_mean else 0)
+        for uneven, same in ((0.03, True), (1.0, False)):
+            gain = 1 + uneven * noise
+            turned, weights = turned_to(gain, rows, stream, keep_mean)
+            assert torch.allclose(turned, rows, atol=1e-5) == same
+            wanted = centre @ (turned * gain @ turned.T) @ centre
+            error = wanted - centre @ torch.diag(weights @ gain) @ centre
+            seen = turned @ stream @ turned.T
+            assert (error @ seen * error).sum() <= 0.1**2 * (wanted @ seen * wanted).sum()
+            mean = wanted - gain.mean() * centre
+            assert (error @ seen * error).sum() < (mean @ seen * mean).sum()
 
 
 def test_a_rescaled_twin_of_a_parent_gives_the_same_child():

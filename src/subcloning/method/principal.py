@@ -13,8 +13,8 @@ d' eigenvectors.
 
 The covariance is `Scores.stream`, V a plan's map of `residual`: `surgery` multiplies by it, where it otherwise
 selects. Within what V keeps, a rotation is free. It is chosen for a head that is tied to the embedding, which cannot
-take over the gain g of the norm before it: V diag(g) V' becomes diagonal, and its diagonal the child's gain
-(`turned_to`).
+take over the gain g of the norm before it: where g is so uneven that it matters, V diag(g) V' becomes diagonal, and its
+diagonal the child's gain (`turned_to`).
 
 Each layer that reads a norm is scaled by sqrt(d / d'), which is exact here, and by the root of the share of
 the stream's energy that V keeps, since the child's norms stretch what is left of the stream to full length.
@@ -30,6 +30,7 @@ from ..errors import SubcloningError
 from .anatomy import Anatomy
 from .axes import Family
 
+LOST = 0.1  # of what a gain before a tied head puts out, that principal axes may cost
 TURNS = 5  # of fitting a gain and a rotation to each other: more make no difference
 
 
@@ -73,9 +74,12 @@ def principal_map(stream: Tensor, size: int, keep_mean: bool) -> tuple[Tensor, f
     return rows.float().contiguous(), float(energy)
 
 
-def turned_to(gain: Tensor, rows: Tensor, keep_mean: bool) -> tuple[Tensor, Tensor]:
-    """`rows` of `principal_map`, turned so that `gain` (d,) scales them one by one; and A (size, d), of which A @ gain
-    is the child's gain.
+def turned_to(gain: Tensor, rows: Tensor, stream: Tensor, keep_mean: bool, lost: float = LOST) -> tuple[Tensor, Tensor]:
+    """`rows` of `principal_map`, turned if need be so that `gain` (d,) scales them one by one; and A (size, d), of
+    which A @ gain is the child's gain.
+
+    stream: as there. lost: how much of what the gain puts out may be lost (root mean square, relative) for the rows to
+    stay principal axes, which train better (experiments/principal); more than that, and they are turned.
 
     Without a mean to keep this is exact: rows V with V diag(gain) V' = diag(A @ gain), whose eigenvalues these are. The
     mean direction must stay where it is, and then the matrix on the others, of eigenvalues v, is to be as near as can
@@ -83,25 +87,29 @@ def turned_to(gain: Tensor, rows: Tensor, keep_mean: bool) -> tuple[Tensor, Tens
     left to choose is w, whose P diag(w) P has eigenvalues between neighbours of w: they begin in the midst of those of
     v, and then w and the rotation are fitted to each other in turns, each to the other's least squares.
     """
+    gain, stream = gain.double(), stream.double()
     size, one = len(rows), torch.full((len(rows), 1), len(rows) ** -0.5, dtype=torch.float64)
+    mean = torch.full((1, len(gain)), len(gain) ** -0.5, dtype=torch.float64)
     whole = torch.eye(size, dtype=torch.float64)
     basis = torch.linalg.qr(torch.cat([one, whole[:, 1:]], dim=1)).Q[:, 1:] if keep_mean else whole
-    kept = basis.T @ rows.double()  # without the mean
-    values, turn = torch.linalg.eigh(kept * gain.double() @ kept.T)
-    kept = turn.T @ kept
-    if not keep_mean:
-        return kept.float().contiguous(), kept.square().float()
     inverse = torch.linalg.pinv((basis @ basis.T).square())
-    child = (torch.cat([values[:1], values]) + torch.cat([values, values[-1:]])) / 2
-    for _ in range(TURNS):
-        directions = basis @ torch.linalg.eigh(basis.T * child @ basis).eigenvectors @ kept
-        weights = inverse @ directions.square()
-        child = weights @ gain.double()
-    mean = torch.full((1, len(gain)), len(gain) ** -0.5, dtype=torch.float64)
-    return (directions + one @ mean).float().contiguous(), weights.float().contiguous()
+    kept = basis.T @ rows.double()  # without the mean
+    wanted, seen = kept * gain @ kept.T, kept @ stream @ kept.T
+    directions = basis @ kept
+    weights = inverse @ directions.square()
+    missed = wanted - basis.T * (weights @ gain) @ basis
+    if (missed @ seen * missed).sum() > lost**2 * (wanted @ seen * wanted).sum():
+        values, turn = torch.linalg.eigh(wanted)
+        child = (torch.cat([values[:1], values]) + torch.cat([values, values[-1:]])) / 2 if keep_mean else values
+        for _ in range(TURNS if keep_mean else 1):
+            nearest = torch.linalg.eigh(basis.T * child @ basis).eigenvectors
+            directions = basis @ nearest @ turn.T @ kept
+            weights = inverse @ directions.square()
+            child = weights @ gain
+    return (directions + one @ mean if keep_mean else directions).float().contiguous(), weights.float().contiguous()
 
 
-def rotation(parent: Anatomy, child: Anatomy, stream: Tensor) -> tuple[dict[str, Tensor], float]:
+def rotation(parent: Anatomy, child: Anatomy, stream: Tensor, lost: float = LOST) -> tuple[dict[str, Tensor], float]:
     """The maps along `residual` from `parent` to `child`, as a plan has them, and the share of the energy they keep."""
     new = child.sizes["residual"]
     keep_mean = is_centred(parent)
@@ -110,7 +118,8 @@ def rotation(parent: Anatomy, child: Anatomy, stream: Tensor) -> tuple[dict[str,
     gains = [name for name, row in child.rows.items() if row in neuronwise(child.family)]
     maps = {f"{name}:residual": torch.arange(new) for name in gains}
     for norm in Folded(parent, child.tied).unfolded:
-        rows, maps[f"{norm}.weight:residual"] = turned_to(parent[f"{norm}.weight"].detach().cpu(), rows, keep_mean)
+        gain = parent[f"{norm}.weight"].detach().cpu()
+        rows, maps[f"{norm}.weight:residual"] = turned_to(gain, rows, stream, keep_mean, lost)
     return maps | {"residual": rows}, energy
 
 

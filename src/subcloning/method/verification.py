@@ -103,4 +103,4 @@ def _rotation(anatomy: Anatomy, generator: torch.Generator) -> dict[str, Tensor]
     """Maps of a random rotation of the stream."""
     size = anatomy.sizes["residual"]
     factor = torch.randn(size, size, generator=generator, dtype=torch.float64)
-    return rotation(anatomy, anatomy, factor @ factor.T)[0]
+    return rotation(anatomy, anatomy, factor @ factor.T, lost=0.0)[0]
