@@ -87,16 +87,14 @@ def turned_to(gain: Tensor, rows: Tensor, keep_mean: bool) -> tuple[Tensor, Tens
     whole = torch.eye(size, dtype=torch.float64)
     basis = torch.linalg.qr(torch.cat([one, whole[:, 1:]], dim=1)).Q[:, 1:] if keep_mean else whole
     kept = basis.T @ rows.double()  # without the mean
-    values, turn = torch.linalg.eigh(kept * gain.double() @ kept.T)
-    kept = turn.T @ kept
-    if not keep_mean:
-        return kept.float().contiguous(), kept.square().float()
-    inverse = torch.linalg.pinv((basis @ basis.T).square())
-    child = (torch.cat([values[:1], values]) + torch.cat([values, values[-1:]])) / 2
-    for _ in range(TURNS):
-        directions = basis @ torch.linalg.eigh(basis.T * child @ basis).eigenvectors @ kept
-        weights = inverse @ directions.square()
-        child = weights @ gain.double()
+    import os
+    if os.environ["VARIANT"] == "random":
+        turn = torch.linalg.qr(torch.randn(len(kept), len(kept), dtype=torch.float64, generator=torch.Generator().manual_seed(0))).Q
+        directions = basis @ turn @ kept
+        weights = torch.full((size, rows.shape[1]), 1 / rows.shape[1])
+    else:
+        directions = basis @ kept
+        weights = torch.linalg.pinv((basis @ basis.T).square()) @ directions.square()
     mean = torch.full((1, len(gain)), len(gain) ** -0.5, dtype=torch.float64)
     return (directions + one @ mean).float().contiguous(), weights.float().contiguous()
 
