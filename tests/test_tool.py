@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from datasets import Dataset
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
@@ -183,6 +184,7 @@ def test_checkpoints_that_are_refused(checkpoint, text, tmp_path, capsys, damage
         (["--width", "0.5", "--select", "uniform", "--refit"], "--refit needs --calibration"),
         (["--width", "0.5", "--calibration", "TEXT", "--samples", "5000"], "give more data, or --samples"),
         (["--width", "0.5", "--calibration", "nowhere.txt"], "no file matches 'nowhere.txt'"),
+        (["--width", "0.5", "--calibration", "./nowhere"], "./nowhere cannot be read as text"),
         (["--heads", "5"], "can be narrower than its parent"),
     ],
 )
@@ -192,6 +194,29 @@ def test_options_that_are_refused(checkpoint, text, tmp_path, capsys, options, m
     assert main([str(parent), str(tmp_path / "child"), *options]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "child").exists()
+
+
+@pytest.mark.parametrize("option", [["--depth", "x"], ["--depth", "0"], ["--width", "-0.5"], ["--samples", "0"]])
+def test_numbers_that_are_refused(tmp_path, capsys, option):
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), str(tmp_path / "child"), *option])
+    assert f"argument {option[0]}: invalid" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["folder", "jsonl", "datasets"])
+def test_calibration_comes_in_several_forms(checkpoint, tmp_path, kind):
+    parent, data = checkpoint(gpt2()), tmp_path / ("text.jsonl" if kind == "jsonl" else "text")
+    if kind == "folder":
+        data.mkdir()
+        (data / "a.txt").write_text(TEXT)
+    elif kind == "jsonl":
+        data.write_text(json.dumps({"text": TEXT}))
+    else:
+        Dataset.from_dict({"text": [TEXT]}).save_to_disk(data)
+    assert (
+        main([str(parent), str(tmp_path / "child"), "--width", "0.5", "--calibration", str(data), "--samples", "9"])
+        == 0
+    )
 
 
 def test_places_that_are_refused(tmp_path, capsys):

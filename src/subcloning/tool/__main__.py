@@ -11,7 +11,7 @@ PARENT is a folder that transformers or timm has saved, a run of subcloning.trai
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def build(checkpoint: Checkpoint, out: Path, args: argparse.Namespace, command: 
     """Write the child of `checkpoint` to the folder `out`, whole or not at all."""
     if out.exists():
         raise SubcloningError(f"{out} exists: choose a folder that does not")
-    shape = wanted_shape(checkpoint, args)
+    shape = shape_of(checkpoint, width=args.width, heads=args.heads, hidden=args.hidden, **args.depth)
     with torch.device("meta"):
         empty = checkpoint.child(shape)
     big = checkpoint.empty()
@@ -50,6 +50,8 @@ def build(checkpoint: Checkpoint, out: Path, args: argparse.Namespace, command: 
             f"--select {args.select} needs data to score units by: --calibration text.txt, a folder of text or images, "
             "or a set of `datasets`; or --select uniform, which needs none and keeps less"
         )
+    if args.refit and not args.calibration:
+        raise SubcloningError("--refit needs --calibration")
     parent = checkpoint.trained()
     p, child = Anatomy(parent), checkpoint.child(shape)
     data = batches(checkpoint, parent, args.calibration, args.samples) if args.calibration else None
@@ -60,9 +62,7 @@ def build(checkpoint: Checkpoint, out: Path, args: argparse.Namespace, command: 
     scores = score(p, reported(data, "scored"), stream=args.select == "principal") if data else None
     plan = make_plan(p, child, scores, select=args.select, blocks=args.blocks)
     apply_plan(plan, p, child, scale=args.scale)
-    if args.refit:
-        if data is None:
-            raise SubcloningError("--refit needs --calibration")
+    if args.refit and data:
         refit(plan, p, child, reported(data, "re-fitted"))
     print(plan)
     with atomic(out) as folder:
@@ -77,16 +77,10 @@ def _data(args: argparse.Namespace) -> str:
     return f"{args.samples} samples of {Path(args.calibration).name}" if args.calibration else "nothing"
 
 
-def wanted_shape(checkpoint: Checkpoint, args: argparse.Namespace) -> dict:
-    whole = args.depth is not None and args.depth >= 1 and "." not in str(args.depth_text)
-    depth = {"blocks": int(args.depth)} if whole else {"depth": args.depth}
-    return shape_of(checkpoint, width=args.width, heads=args.heads, hidden=args.hidden, **depth)
-
-
 def check(parent: Anatomy, batch: Any) -> str:
     """Hold the parent against its family's table, on two short samples."""
     few = {"input_ids": batch["input_ids"][:2, :32]} if isinstance(batch, dict) else batch[:2]
-    if "residual" in {axis for layout in parent.layouts.values() for axis in layout.axes} and not _has_head(parent):
+    if not _has_head(parent):
         return f"not verified: this {parent.family.name} has no head, and puts out the stream itself"
     found = verify(parent.model, few, rotate=bool(parent.family.norms))
     rotated = "" if found.rotated is None else f", rotated by {found.rotated:.0e}"
@@ -100,9 +94,8 @@ def _has_head(parent: Anatomy) -> bool:
     ) or (bool(parent.tied))
 
 
-def reported(data: Iterable[Any], what: str) -> Iterator[Any]:
+def reported(data: list, what: str) -> Iterator[Any]:
     """`data`, and on stderr how far it is."""
-    data = list(data)
     begin = time.perf_counter()
     for done, batch in enumerate(data):
         yield batch
@@ -111,18 +104,37 @@ def reported(data: Iterable[Any], what: str) -> Iterator[Any]:
     print(file=sys.stderr)
 
 
+def count(text: str) -> int:
+    """A number of things, 1 or more."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def share(text: str) -> float:
+    """Of the parent's size, more than 0."""
+    if not (number := float(text)) > 0:
+        raise ValueError
+    return number
+
+
+def depth(text: str) -> dict[str, float]:
+    """`6` blocks, or with a point in it a share of the parent's."""
+    return {"depth": share(text)} if "." in text else {"blocks": count(text)}
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="subclone", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("parent", metavar="PARENT")
     made.add_argument("out", metavar="OUT", type=Path, help="folder to write, which must not exist")
-    made.add_argument("--width", type=float, help="share of the parent's width (default: 1)")
+    made.add_argument("--width", type=share, help="share of the parent's width (default: 1)")
     made.add_argument(
-        "--depth", dest="depth_text", help="blocks, or with a point in it a share of the parent's, as 0.5"
+        "--depth", type=depth, default={}, help="blocks, or with a point in it a share of the parent's, as 0.5"
     )
-    made.add_argument("--heads", type=int, help="heads, in place of --width; they keep their size")
-    made.add_argument("--hidden", type=int, help="hidden units of each block (default: as the width)")
+    made.add_argument("--heads", type=count, help="heads, in place of --width; they keep their size")
+    made.add_argument("--hidden", type=count, help="hidden units of each block (default: as the width)")
     made.add_argument(
         "--select", choices=SELECTIONS, help="which units (default: principal where it can, else importance)"
     )
@@ -132,7 +144,7 @@ def parser() -> argparse.ArgumentParser:
         "--calibration", metavar="DATA", help="text files, a folder of text or images, or a `datasets` name"
     )
     made.add_argument(
-        "--samples", type=int, default=128, help="how much of it: images, or 256 tokens each (default: 128)"
+        "--samples", type=count, default=128, help="how much of it: images, or 256 tokens each (default: 128)"
     )
     made.add_argument("--refit", action="store_true", help="layers make up for inputs that they lost")
     made.add_argument("--no-scale", dest="scale", action="store_false", help="without the factors of paper section 4.3")
@@ -169,7 +181,6 @@ def main(arguments: list[str] | None = None) -> int:
             verify_parent(given[1:])
         else:
             args = parser().parse_args(given)
-            args.depth = None if args.depth_text is None else float(args.depth_text)
             checkpoint = find(args.parent, args.revision)
             family = family_of(checkpoint.empty())
             args.select = args.select or ("principal" if family.norms else "importance")

@@ -18,7 +18,7 @@ BATCH = 8
 def batches(checkpoint: Checkpoint, parent: nn.Module, data: str, samples: int) -> list[dict | torch.Tensor]:
     """`samples` samples of `data` for `parent`, in batches of 8. Raises SubcloningError where there are too few."""
     rows: Iterator[torch.Tensor]
-    text = hasattr(parent.config, "vocab_size") if hasattr(parent, "config") else False
+    text = hasattr(parent, "config")  # timm's models have none
     rows = _tokens(checkpoint, parent, data) if text else _images(parent, data, samples)
     taken = list(islice(rows, samples))
     if len(taken) < samples:
@@ -32,23 +32,36 @@ def _tokens(checkpoint: Checkpoint, parent: Any, data: str) -> Iterator[torch.Te
     """Text, one document after the other, cut into samples of equal length."""
     from transformers import AutoTokenizer
 
-    from ..data.text.sources import Hub, TextFiles
-
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.place, revision=checkpoint.revision)
     except (OSError, ValueError, KeyError) as error:
         raise SubcloningError(f"{checkpoint.place} has no tokenizer for {data}: {error}") from error
-    if Path(data).is_dir():
-        data = f"{data}/**/*.txt*"
-    source: Any = TextFiles(train=data, validation_share=0.0) if "." in Path(data).name else Hub(data, validation=0.0)
     length = min(CONTEXT, parent.config.max_position_embeddings)
     ids: list[int] = []
-    for unit in source.units:
-        for piece in source.read(unit):
-            ids += tokenizer(piece.text, verbose=False)["input_ids"]
-            while len(ids) >= length:
-                yield torch.tensor(ids[:length])
-                ids = ids[length:]
+    for text in _texts(data):
+        ids += tokenizer(text, verbose=False)["input_ids"]
+        while len(ids) >= length:
+            yield torch.tensor(ids[:length])
+            ids = ids[length:]
+
+
+def _texts(data: str) -> Iterator[str]:
+    """Of .txt or .jsonl files, a folder of .txt, or a set of `datasets`, saved here or on the Hub."""
+    from ..data.text.sources import Hub, TextFiles
+
+    source: Any
+    if any(Path(data).rglob("*.txt*")):
+        source = TextFiles(train=f"{data}/**/*.txt*", validation_share=0.0)
+    elif {".txt", ".jsonl"} & {*Path(data).suffixes}:
+        source = TextFiles(train=data, validation_share=0.0)
+    else:
+        source = Hub(data, validation=0.0, streaming=True)
+    try:
+        for unit in source.units:
+            for piece in source.read(unit):
+                yield piece.text
+    except (OSError, ValueError) as error:
+        raise SubcloningError(f"{data} cannot be read as text: {error}") from error
 
 
 def _images(parent: Any, data: str, samples: int) -> Iterator[torch.Tensor]:

@@ -59,7 +59,9 @@ def find(place: str, revision: str | None = None) -> Checkpoint:
     import timm
 
     if timm.is_model(place):
-        return Timm(place, revision)
+        if revision:
+            raise SubcloningError(f"--revision {revision}: {place} is a timm model; name it on the Hub, as timm/NAME")
+        return Timm(place)
     if "/" not in place:
         raise SubcloningError(
             f"{place} is no folder, no timm model and no Hub name (OWNER/NAME): look it up with timm.list_models()"
@@ -170,13 +172,7 @@ class Timm:
     def _create(self, **options) -> Any:
         import timm
 
-        if not self.place.startswith("local-dir:") or options.get("pretrained"):
-            return timm.create_model(self._at_revision, **options)
-        return timm.create_model(self.place, **options)
-
-    @property
-    def _at_revision(self) -> str:
-        return f"{self.place}@{self.revision}" if self.revision else self.place
+        return timm.create_model(f"{self.place}@{self.revision}" if self.revision else self.place, **options)
 
     @property
     def licence(self) -> str | None:
