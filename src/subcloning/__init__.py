@@ -9,6 +9,8 @@ from .method.scores import Scores
 from .method.scoring import score
 from .method.surgery import apply_plan, permute
 from .method.verification import verify
+from .method.weights import score_weights
+from .tool.models import child_of, save
 
 __all__ = [
     "Family",
@@ -17,10 +19,13 @@ __all__ = [
     "Scores",
     "SubcloningError",
     "apply_plan",
+    "child_of",
     "make_plan",
     "permute",
     "register",
+    "save",
     "score",
+    "score_weights",
     "subclone",
     "verify",
 ]

@@ -29,6 +29,7 @@ STATISTICS: dict[str, tuple[Callable[[Tensor], list[Tensor]], Callable[..., Tens
     # In float64, for a small difference of large numbers.
     "variance": (lambda x: [x.double().square(), x.double()], lambda square, mean: (square - mean**2).clamp(min=0)),
     "taylor": (lambda x: [x.abs()], lambda mean: mean),  # of x dL/dx
+    "weights": (lambda w: [w.square()], torch.sqrt),  # of parameters, see `score_weights`
 }
 STREAM, INFLUENCE = "stream", "influence"
 
@@ -65,8 +66,8 @@ class Scores:
         if not means or axis == INFLUENCE:
             known = dict.fromkeys(axis for axis, _ in self.places)
             raise SubcloningError(
-                f"no scores of {axis!r} in block {block}: there are {', '.join(known)} in {len(self.influence)} "
-                "blocks. Score this parent"
+                f"no scores of {axis!r} in block {block}: there are {', '.join(known)} in "
+                f"{len({block for _, block in self.places})} blocks. Score this parent"
             )
         units = [finish(*mean).mean(-1) for mean in means.values()]
         if self.equal_votes:
@@ -77,9 +78,9 @@ class Scores:
     def influence(self) -> Tensor:
         """(blocks,) float32: how much each block turns the residual stream (ShortGPT, arXiv 2403.03853).
 
-        1 - cosine between its input and its output, averaged over positions.
+        1 - cosine between its input and its output, averaged over positions. Empty where no data were scored.
         """
-        return torch.cat(list(self._means(INFLUENCE).values())).float()
+        return torch.cat([torch.empty(0), *self._means(INFLUENCE).values()]).float()
 
     @property
     def stream(self) -> Tensor | None:

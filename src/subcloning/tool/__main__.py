@@ -9,6 +9,7 @@ PARENT is a folder that transformers or timm has saved, a run of subcloning.trai
 """
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -23,14 +24,15 @@ from ..method.anatomy import Anatomy
 from ..method.axes import family_of
 from ..method.plan import SCORED, SELECTIONS, Plan, make_plan
 from ..method.refit import refit
+from ..method.scores import Scores
 from ..method.scoring import score
 from ..method.surgery import apply_plan
 from ..method.verification import verify
+from ..method.weights import score_weights
 from .calibration import batches
+from .models import PLAN
 from .parents import Checkpoint, find, shape_of
 from .report import card, comparison
-
-PLAN = "plan.safetensors"
 
 
 def build(checkpoint: Checkpoint, out: Path, args: argparse.Namespace, command: str) -> None:
@@ -45,13 +47,8 @@ def build(checkpoint: Checkpoint, out: Path, args: argparse.Namespace, command: 
     print(comparison(big, empty, shape))
     if args.dry_run:
         return
-    if args.select in SCORED and not args.calibration:
-        raise SubcloningError(
-            f"--select {args.select} needs data to score units by: --calibration text.txt, a folder of text or images, "
-            "or a set of `datasets`; or --select uniform, which needs none and keeps less"
-        )
-    if args.refit and not args.calibration:
-        raise SubcloningError("--refit needs --calibration")
+    _check_scores(args)
+    _check_room(out, empty)
     parent = checkpoint.trained()
     p, child = Anatomy(parent), checkpoint.child(shape)
     data = batches(checkpoint, parent, args.calibration, args.samples) if args.calibration else None
@@ -59,7 +56,11 @@ def build(checkpoint: Checkpoint, out: Path, args: argparse.Namespace, command: 
     if data:
         checked = check(p, data[0])
         print(checked)
-    scores = score(p, reported(data, "scored"), stream=args.select == "principal") if data else None
+    scores: Scores | None = None
+    if args.scores == "weights":
+        scores = score_weights(p)
+    elif data:
+        scores = score(p, reported(data, "scored"), stream=args.select == "principal")
     plan = make_plan(p, child, scores, select=args.select, blocks=args.blocks)
     apply_plan(plan, p, child, scale=args.scale)
     if args.refit and data:
@@ -68,13 +69,51 @@ def build(checkpoint: Checkpoint, out: Path, args: argparse.Namespace, command: 
     with atomic(out) as folder:
         checkpoint.save(child, folder)
         plan.save(folder / PLAN)
-        facts = {"units were scored on": _data(args), "table of the family": checked, "made by": f"`{command}`"}
+        facts = {"units were scored on": _scored_on(args), "table of the family": checked, "made by": f"`{command}`"}
         (folder / "README.md").write_text(card(out.name, checkpoint, parent, child, plan, facts))
     print(f"{out}: {checkpoint.loading(out)}")
+    if args.push_to_hub:
+        push(out, args.push_to_hub)
 
 
-def _data(args: argparse.Namespace) -> str:
+def _check_scores(args: argparse.Namespace) -> None:
+    if args.scores == "weights" and (args.select == "principal" or args.blocks == "least"):
+        what = "--blocks least" if args.blocks == "least" else "--select principal"
+        raise SubcloningError(f"--scores weights does not tell what {what} needs: give --calibration instead")
+    scored = args.select in SCORED or args.blocks == "least"
+    if scored and args.scores != "weights" and not args.calibration:
+        raise SubcloningError(
+            f"--select {args.select} needs data to score units by: --calibration text.txt, a folder of text or images, "
+            "or a set of `datasets`; without any, --scores weights, or --select uniform"
+        )
+    if args.refit and not args.calibration:
+        raise SubcloningError("--refit needs --calibration")
+
+
+def _check_room(out: Path, child: torch.nn.Module) -> None:
+    """Raise unless `out` fits on its disk: before the weights are read."""
+    folder = next(folder for folder in out.absolute().parents if folder.exists())
+    needed, free = (sum(p.nbytes for p in child.parameters()), shutil.disk_usage(folder).free)
+    if needed > free:
+        raise SubcloningError(f"{out} needs {needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f}: make room")
+
+
+def _scored_on(args: argparse.Namespace) -> str:
+    if args.scores == "weights":
+        return "the norms of their weights, without data"
     return f"{args.samples} samples of {Path(args.calibration).name}" if args.calibration else "nothing"
+
+
+def push(folder: Path, name: str) -> None:
+    """Upload the child to the Hub's repository `name`, which is made if it does not exist."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().create_repo(name, exist_ok=True)
+        print(HfApi().upload_folder(repo_id=name, folder_path=folder, commit_message="A child by weight subcloning"))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise SubcloningError(f"{folder} is whole, but was not uploaded to {name}: {error}") from error
 
 
 def check(parent: Anatomy, batch: Any) -> str:
@@ -146,9 +185,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--samples", type=count, default=128, help="how much of it: images, or 256 tokens each (default: 128)"
     )
+    made.add_argument(
+        "--scores", choices=("activations", "weights"), default="activations",
+        help="what units are scored by; weights need no data, and say less (default: activations)",
+    )  # fmt: skip
     made.add_argument("--refit", action="store_true", help="layers make up for inputs that they lost")
     made.add_argument("--no-scale", dest="scale", action="store_false", help="without the factors of paper section 4.3")
     made.add_argument("--revision", help="commit, branch or tag on the Hub")
+    made.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload the child, too")
     made.add_argument("--dry-run", action="store_true", help="say what would be made, without weights or data")
     return made
 
@@ -183,9 +227,10 @@ def main(arguments: list[str] | None = None) -> int:
             args = parser().parse_args(given)
             checkpoint = find(args.parent, args.revision)
             family = family_of(checkpoint.empty())
-            args.select = args.select or ("principal" if family.norms else "importance")
+            rotatable = family.norms and args.scores != "weights"
+            args.select = args.select or ("principal" if rotatable else "importance")
             build(checkpoint, args.out, args, " ".join(["subclone", *given]))
-    except SubcloningError as error:
+    except (SubcloningError, OSError) as error:  # a full disk among them
         print(f"subclone: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

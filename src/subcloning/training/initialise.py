@@ -17,6 +17,7 @@ from ..method.refit import refit
 from ..method.scores import Scores
 from ..method.scoring import score
 from ..method.surgery import apply_plan
+from ..method.weights import score_weights
 from .protocols import Data, Parent
 from .ranks import broadcast_weights, from_rank_zero
 from .record import plan_table, wandb_run_of
@@ -60,8 +61,10 @@ class Start(Callback):
 
     def _scores(self, trainer: Trainer, parent: nn.Module) -> Scores:
         """From the data that all ranks together read once. Only this is worth the device."""
-        batches = self.data.scoring_batches(trainer.global_rank, trainer.world_size)
         init = self.cfg.init
+        if init.score.statistic == "weights":
+            return score_weights(parent)
+        batches = self.data.scoring_batches(trainer.global_rank, trainer.world_size)
         scores = score(
             parent.to(trainer.strategy.root_device),
             batches,

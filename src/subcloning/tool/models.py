@@ -1,0 +1,69 @@
+"""The tool's two ends in Python: a child of a wanted shape, and a folder that its library loads."""
+
+import os
+from typing import Any
+
+from torch import nn
+
+from ..errors import SubcloningError
+from ..files import atomic
+from ..method.axes import family_of
+from ..method.plan import Plan, make_plan
+
+PLAN = "plan.safetensors"
+
+
+def child_of(
+    parent: nn.Module,
+    *,
+    width: float | None = None,
+    depth: float | None = None,
+    heads: int | None = None,
+    hidden: int | None = None,
+) -> nn.Module:
+    """A model of the parent's class, of a shape of its own, with its library's initial weights.
+
+    width: share of the parent's; or heads, which keep their size, in its place. depth: blocks where it is an int, a
+    share of the parent's where it is a float. hidden: hidden units of each block (default: as the width). What is not
+    given stays. Dropout and the like are the parent's; a timm model's are those of its architecture's name.
+
+    Raises SubcloningError for a family that is not known, and for shapes that the parent cannot be cut to.
+    """
+    blocks = {"blocks": depth} if isinstance(depth, int) else {"depth": depth}
+    wanted = {"width": width, "heads": heads, "hidden": hidden, **blocks}
+    family = family_of(parent)
+    shape = family.resized(parent, **{key: value for key, value in wanted.items() if value is not None})
+    model: Any = parent
+    if hasattr(model, "save_pretrained"):
+        config = type(model.config).from_dict(model.config.to_dict() | shape)
+        child = type(model)(config, **family.options)
+    else:
+        import timm
+
+        embed = model.patch_embed
+        kept = {"num_classes": model.num_classes, "img_size": embed.img_size, "in_chans": embed.proj.in_channels}
+        if not (name := getattr(model, "pretrained_cfg", {}).get("architecture")):
+            raise SubcloningError("this timm model has no architecture's name: build the child with its constructor")
+        child = timm.create_model(name, **kept | {"patch_size": embed.patch_size[0]} | shape)
+    make_plan(parent, child, select="first")  # raises where the two do not fit
+    return child
+
+
+def save(child: nn.Module, folder: str | os.PathLike, plan: Plan | None = None) -> None:
+    """Write `child` to `folder`, whole or not at all, for its own library to load; and beside it the plan by which it
+    was made. Of a transformers model, save the parent's tokenizer there too.
+
+    Raises SubcloningError if `folder` exists.
+    """
+    if os.path.exists(folder):
+        raise SubcloningError(f"{os.fspath(folder)} exists: choose a folder that does not")
+    model: Any = child
+    with atomic(folder) as temporary:
+        if hasattr(model, "save_pretrained"):
+            model.save_pretrained(temporary)
+        else:
+            from timm.models import save_for_hf
+
+            save_for_hf(model, str(temporary), safe_serialization=True)
+        if plan:
+            plan.save(temporary / PLAN)
