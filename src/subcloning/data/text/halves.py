@@ -4,6 +4,7 @@
 import hashlib
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +110,8 @@ class Halves(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """All halves, on every rank, `batch_size` paragraphs at a time: each is compared with all others."""
-        return DataLoader([part.flatten(0, 1) for part in self.validation.split(self.batch_size)], batch_size=None)
+        batches: Any = [part.flatten(0, 1) for part in self.validation.split(self.batch_size)]
+        return DataLoader(batches, batch_size=None)
 
     def scoring_batches(self, rank: int = 0, ranks: int = 1) -> Iterator[Tensor]:
         """This rank's share of the halves that score a parent."""
