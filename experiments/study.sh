@@ -33,8 +33,8 @@ sweep() {
     find "${SUBCLONING_RUNS:-runs}/$name" -name summary.json -execdir rm -f last.ckpt ";"
 }
 
-# NAME STEM: the finished runs of an experiment, into STEM.csv of this study.
-collect() { "$python" -m subcloning.collect "$1" --into "$OUT/$study" --stem "$2"; }
+# NAME STEM [--keep]: the finished runs of an experiment, into STEM.csv of this study; and what is there already.
+collect() { "$python" -m subcloning.collect "$1" --into "$OUT/$study" --stem "$2" "${@:3}"; }
 
 # Table and figure of this study.
 report() { "$python" -m subcloning.analysis "$study" --folder "$OUT/$study"; }

@@ -131,6 +131,24 @@ def test_a_record_says_all_that_is_a_runs_own(tmp_path):
     assert table["tokens"].tolist() == [f"0 {2 * MAIN}"] * 4
 
 
+def test_a_study_grows_over_sessions(tmp_path):
+    """Runs collected at two times are those collected at once; what is found again counts, and another study's do not."""
+    random = {"init__name": "random", "init__select": None, "parent__weights": None}
+    runs = [made(provenance={"revision": str(n), "parent": {"sha256": "1e5"}}, seed=n, case="a") for n in range(3)]
+    runs += [made("d", {"revision": "1", "gpus": ["one"]}, case="b", optim__lr=2e-3, **random)]
+    collect(runs, tmp_path / "once")
+    collect(runs[1:3], tmp_path / "twice", keep=True)
+    collect([], tmp_path / "twice", keep=True)
+    collect([runs[3], runs[0]], tmp_path / "twice", keep=True)
+    written = [[(tmp_path / name / file).read_text() for file in ("runs.csv", "runs.json")] for name in ("once", "twice")]
+    assert written[0] == written[1]
+    again = runs[2]._replace(seconds=4.0)
+    assert len(collect([again], tmp_path / "twice", keep=True)) == 8
+    assert pd.read_csv(tmp_path / "twice" / "runs.csv")["seconds"].tolist() == [3, 3, 4, 3]
+    with pytest.raises(SubcloningError, match=r"runs.csv, subclone, seed 1 are not of one study: optim.tokens"):
+        collect([made(case="a", optim__tokens=20)], tmp_path / "twice", keep=True)
+
+
 def folder(place, run: Run) -> None:
     place.mkdir(parents=True)
     (place / "config.yaml").write_text(yaml.safe_dump(run.config))

@@ -2,7 +2,8 @@
 
 Writes runs.csv, one row for each run with its curve, and runs.json, what the runs have in common (config, code
 revision, packages, hardware, contents of the data); without --into, to `report` beside the runs. Figures and tables are
-made from these only. The runs are read from their folders, or with `--wandb ENTITY/PROJECT` from W&B.
+made from these only. The runs are read from their folders, or with `--wandb ENTITY/PROJECT` from W&B. With `--keep`, runs
+that stand in STEM.csv already stay there, as where a study is made on several machines, or at several times.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from .analysis.runs import TIMES, read_runs, write_runs
+from .analysis.runs import TIMES, nested, read_records, read_runs, write_runs
 from .errors import SubcloningError
 from .training.finished import Run, check, plain
 from .training.record import CURVE, read_json
@@ -59,13 +60,29 @@ def _curve(rows: Iterable[dict]) -> pd.DataFrame:
     return pd.DataFrame([by_step[step] for step in sorted(by_step)])
 
 
-def collect(runs: Iterable[Run], target: Path, stem: str = "runs") -> pd.DataFrame:
+def from_record(file: Path) -> Iterator[Run]:
+    """Every run that was collected into `file`, as far as that says what it was."""
+    for keys, known, curve in read_records(file):
+        config = nested(known)
+        provenance = config.pop("provenance", {})
+        config.setdefault("init", {})["name"] = keys["init"]
+        config.setdefault("optim", {}).update({key: keys[key] for key in ("lr", "weight_decay")})
+        config |= {key: keys[key] for key in ("case", "seed") if key in keys}
+        yield Run(f"{file}, {keys['init']}, seed {keys['seed']}", config, provenance, keys["seconds"], curve)
+
+
+def collect(runs: Iterable[Run], target: Path, stem: str = "runs", keep: bool = False) -> pd.DataFrame:
     """Write `target`/STEM.csv and STEM.json (see `analysis.runs`); return the curves.
+
+    keep: what stands there already, too, but for the runs that are among `runs` again.
 
     Raises SubcloningError where there is no run, one is there twice, or runs of one study, case or arm were trained
     with different options.
     """
     runs = [*runs]
+    if keep and (file := target / f"{stem}.csv").exists():
+        found = [run.keys for run in runs]
+        runs += (run for run in from_record(file) if run.keys not in found)
     if not runs:
         raise SubcloningError("no finished run: run the experiment first (configs/experiment)")
     check(runs)
@@ -85,11 +102,12 @@ def main() -> None:
     parser.add_argument("experiment", help="name of the experiment whose runs to collect, such as digits")
     parser.add_argument("--into", type=Path, help="folder to write to (default: report, beside the runs)")
     parser.add_argument("--stem", default="runs", help="STEM.csv and STEM.json are written (default: runs)")
+    parser.add_argument("--keep", action="store_true", help="what stands in STEM.csv stays there, with what is found")
     parser.add_argument("--wandb", metavar="ENTITY/PROJECT", help="read from W&B instead of the runs' folders")
     args = parser.parse_args()
     folder = Path(os.environ.get("SUBCLONING_RUNS", "runs")) / args.experiment
     runs = from_wandb(args.wandb, args.experiment) if args.wandb else from_folders(folder)
-    collect(runs, args.into or folder / "report", args.stem)
+    collect(runs, args.into or folder / "report", args.stem, args.keep)
 
 
 if __name__ == "__main__":

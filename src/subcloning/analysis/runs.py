@@ -11,8 +11,10 @@ import json
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from transformers.utils import flatten_dict
 
 from ..errors import SubcloningError
 from ..files import atomic
@@ -28,14 +30,35 @@ def read_runs(file: Path) -> pd.DataFrame:
 
     Columns: case (where there are several), init, lr, weight_decay, seed; epoch or tokens, and step; metrics.
     """
+    table, curve = _table(file)
+    return _exploded(table[[*(key for key in KEYS if key in table), *curve]], curve)
+
+
+def read_records(file: Path) -> list[tuple[dict, dict, pd.DataFrame]]:
+    """What `write_runs` was given, for each run: `KEYS` and seconds; what else is known of it; its curve."""
+    table, curve = _table(file)
+    record = json.loads(file.with_suffix(".json").read_text())
+    found = []
+    for cells in table.to_dict("records"):
+        run = {key: _value(cells[key]) for key in (*KEYS, "seconds") if key in cells}
+        shared = (record.get("common", {}), record.get("arms", {}).get(run["init"], {}))
+        shared += (record.get("cases", {}).get(run.get("case"), {}),)
+        known = {key: value for part in shared for key, value in flatten_dict(part).items()}
+        own = [key for key in cells if key not in run and key not in curve and cells[key]]
+        known |= {key: _value(cells[key]) for key in own}
+        found.append((run, known, _exploded(pd.DataFrame([cells])[curve], curve)))
+    return found
+
+
+def _table(file: Path) -> tuple[pd.DataFrame, list[str]]:
+    """(the table as text, its columns that are curves)."""
     text, record = file.read_text(), file.with_suffix(".json")
     if "seconds" not in text.partition("\n")[0].split(","):
         raise SubcloningError(f"{file} has one row for each validation, an older form of a record. {WAY_OUT}")
     if not record.exists() or _digest(text) not in record.read_text():
         raise SubcloningError(f"{file} is not the table that goes with {record.name} beside it: collect the runs again")
     table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
-    curve = [*table.columns[next(i for i, column in enumerate(table) if column in TIMES) :]]
-    return _exploded(table[[*(key for key in KEYS if key in table), *curve]], curve)
+    return table, [*table.columns[next(i for i, column in enumerate(table) if column in TIMES) :]]
 
 
 def write_runs(file: Path, runs: Sequence[dict], described: Sequence[dict], curves: Sequence[pd.DataFrame]) -> None:
@@ -78,13 +101,13 @@ def _parted(runs: Sequence[dict], described: Sequence[dict]) -> tuple[dict[str, 
         for place, known in zip(places, described, strict=True):
             if key in known:
                 place[key] = known[key]
-    record = {"common": _nested(common)}
+    record = {"common": nested(common)}
     for name, parts in {"arms": arms, "cases": by_case}.items():
-        record[name] = {key: _nested(part) for key, part in parts.items() if part}
+        record[name] = {key: nested(part) for key, part in parts.items() if part}
     return {name: part for name, part in record.items() if part}, own
 
 
-def _nested(flat: dict[str, object]) -> dict:
+def nested(flat: dict[str, object]) -> dict:
     """{"a": {"b": 1}} for {"a.b": 1}."""
     whole: dict = {}
     for key, value in flat.items():
@@ -98,6 +121,15 @@ def _nested(flat: dict[str, object]) -> dict:
 
 def _cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _value(cell: str) -> Any:
+    """What `_cell` was given."""
+    try:
+        value = json.loads(cell)
+    except ValueError:
+        return cell
+    return value if json.dumps(value) == cell else cell
 
 
 def read_units(file: Path) -> pd.DataFrame:
