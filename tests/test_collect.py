@@ -132,7 +132,7 @@ def test_a_record_says_all_that_is_a_runs_own(tmp_path):
 
 
 def test_a_study_grows_over_sessions(tmp_path):
-    """Runs collected at two times are those collected at once; what is found again counts, and another study's do not."""
+    """Runs collected at several times are those collected at once; what is found again counts."""
     random = {"init__name": "random", "init__select": None, "parent__weights": None}
     runs = [made(provenance={"revision": str(n), "parent": {"sha256": "1e5"}}, seed=n, case="a") for n in range(3)]
     runs += [made("d", {"revision": "1", "gpus": ["one"]}, case="b", optim__lr=2e-3, **random)]
@@ -140,7 +140,9 @@ def test_a_study_grows_over_sessions(tmp_path):
     collect(runs[1:3], tmp_path / "twice", keep=True)
     collect([], tmp_path / "twice", keep=True)
     collect([runs[3], runs[0]], tmp_path / "twice", keep=True)
-    written = [[(tmp_path / name / file).read_text() for file in ("runs.csv", "runs.json")] for name in ("once", "twice")]
+    written = [
+        [(tmp_path / name / file).read_text() for file in ("runs.csv", "runs.json")] for name in ("once", "twice")
+    ]
     assert written[0] == written[1]
     again = runs[2]._replace(seconds=4.0)
     assert len(collect([again], tmp_path / "twice", keep=True)) == 8

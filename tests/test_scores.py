@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 import torch.multiprocessing as mp
-from tiny import VARIANTS, gpt2, inputs, vit
+from tiny import VARIANTS, gpt2, inputs, outputs, vit
 
-from subcloning import Scores, SubcloningError, make_plan, score
+from subcloning import Scores, SubcloningError, make_plan, permute, score, score_weights, subclone
 from subcloning.method.anatomy import same_parent
 
 
@@ -249,3 +249,41 @@ def test_influence_is_how_much_a_block_turns_the_stream(build):
     assert make_plan(model, child, scores, blocks="least").blocks == [0, 2]
     with pytest.raises(SubcloningError, match="needs scores with the blocks' influence"):
         make_plan(model, child, select="first", blocks="least")
+
+
+def test_weights_alone_can_be_scored(tmp_path):
+    parent = gpt2()
+    scores = score_weights(parent)
+    mlp, attention = parent.transformer.h[1].mlp, parent.transformer.h[1].attn
+    hidden = torch.cat([mlp.c_fc.weight, mlp.c_proj.weight.T]).norm(dim=0)
+    torch.testing.assert_close(scores.of("hidden", 1), hidden.detach())
+    heads = torch.cat([attention.c_attn.weight.view(24, 3, 4, 6).permute(2, 0, 1, 3).flatten(1),
+                       attention.c_proj.weight.view(4, -1)], 1)  # fmt: skip
+    torch.testing.assert_close(scores.of("head", 1), heads.norm(dim=1).detach())
+    neurons = [attention.c_attn.weight, attention.c_proj.weight.T, mlp.c_fc.weight, mlp.c_proj.weight.T]
+    torch.testing.assert_close(scores.of("residual", 1), torch.cat(neurons, 1).norm(dim=1).detach())
+    scores.save(tmp_path / "scores.safetensors")
+    assert torch.equal(Scores.load(tmp_path / "scores.safetensors").of("head"), scores.of("head"))
+    assert (scores.positions, len(scores.influence)) == (0, 0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_scores_of_weights_go_with_the_units(variant):
+    build, options = VARIANTS[variant]
+    parent = build(**options)
+    scores, activations = score_weights(parent), score(parent, [inputs(parent)])
+    permuted = score_weights(permute(parent, activations))
+    for axis, block in [("residual", None), ("head", 1), ("hidden", 1)]:
+        order = activations.of(axis, block).argsort(descending=True, stable=True)
+        torch.testing.assert_close(permuted.of(axis, block), scores.of(axis, block)[order])
+    child = subclone(parent, build(**options | {"heads": 2}), scores=scores)
+    assert torch.isfinite(outputs(child, inputs(child))).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"select": "principal"}, "stream=True"), ({"blocks": "least"}, "influence")]
+)
+def test_what_scores_of_weights_do_not_say(options, message):
+    parent = vit()
+    with pytest.raises(SubcloningError, match=message):
+        make_plan(parent, vit(heads=2, depth=2), score_weights(parent), **options)

@@ -1,8 +1,10 @@
 """`subclone`: from a checkpoint on disk to a smaller one that its own library loads, or a clear refusal."""
 
+import errno
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from tiny import gpt2, llama, vit
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from subcloning import Plan
+from subcloning import Plan, SubcloningError, child_of, make_plan, save, score, subclone
 from subcloning.tool.__main__ import main
 
 TEXT = "the quick brown fox jumps over the lazy dog and runs away " * 200
@@ -186,6 +188,8 @@ def test_checkpoints_that_are_refused(checkpoint, text, tmp_path, capsys, damage
         (["--width", "0.5", "--calibration", "nowhere.txt"], "no file matches 'nowhere.txt'"),
         (["--width", "0.5", "--calibration", "./nowhere"], "./nowhere cannot be read as text"),
         (["--heads", "5"], "can be narrower than its parent"),
+        (["--width", "0.5", "--scores", "weights", "--select", "principal"], "what --select principal needs"),
+        (["--width", "0.5", "--scores", "weights", "--blocks", "least"], "what --blocks least needs"),
     ],
 )
 def test_options_that_are_refused(checkpoint, text, tmp_path, capsys, options, message):
@@ -250,6 +254,88 @@ def test_stopped_midway_it_leaves_nothing(checkpoint, tmp_path, monkeypatch, cap
     assert main([str(parent), str(tmp_path / "child"), "--width", "0.5", "--select", "uniform"]) == 130
     assert "nothing was written" in capsys.readouterr().err
     assert {file.name for file in tmp_path.iterdir()} == before
+
+
+def test_units_are_scored_by_weights_where_there_are_no_data(checkpoint, tmp_path, capsys):
+    parent = checkpoint(gpt2())
+    assert main([str(parent), str(tmp_path / "child"), "--width", "0.5", "--scores", "weights"]) == 0
+    assert "not verified: no data" in (card := (tmp_path / "child" / "README.md").read_text())
+    assert "the norms of their weights, without data" in card
+    assert Plan.load(tmp_path / "child" / "plan.safetensors").select == "importance"
+
+
+def test_a_disk_that_is_too_small_is_found_before_the_weights_are_read(checkpoint, tmp_path, monkeypatch, capsys):
+    parent = checkpoint(gpt2())
+    (parent / "model.safetensors").write_bytes(b"")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    assert main([str(parent), str(tmp_path / "child"), "--width", "0.5", "--select", "uniform"]) == 1
+    assert "child needs 0.0 GB" in (said := capsys.readouterr().err)
+    assert "has 0.0: make room" in said
+
+
+def test_a_disk_that_is_full_leaves_nothing(checkpoint, tmp_path, monkeypatch, capsys):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Plan, "save", full)
+    parent = checkpoint(gpt2())
+    assert main([str(parent), str(tmp_path / "child"), "--width", "0.5", "--select", "uniform"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["parent"]
+
+
+def test_a_child_is_uploaded_whole_or_stays_here(checkpoint, tmp_path, monkeypatch, capsys):
+    sent = []
+
+    def upload(self, repo_id, folder_path, commit_message):
+        sent.append((repo_id, sorted(file.name for file in folder_path.iterdir())))
+        return "uploaded"
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", lambda self, name, exist_ok: None)
+    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", upload)
+    options = ["--width", "0.5", "--select", "uniform", "--push-to-hub", "me/small"]
+    parent = checkpoint(gpt2())
+    assert main([str(parent), str(tmp_path / "child"), *options]) == 0
+    files = ["README.md", "config.json", "generation_config.json", "model.safetensors", "plan.safetensors"]
+    assert sent == [("me/small", [*files, "tokenizer.json", "tokenizer_config.json"])]
+
+    def refuse(self, *args, **options):
+        raise ValueError("no token")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
+    assert main([str(parent), str(tmp_path / "other"), *options]) == 1
+    assert "is whole, but was not uploaded to me/small: no token" in capsys.readouterr().err
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "other").config.n_embd == 12
+
+
+def test_the_same_in_python(tmp_path):
+    parent = llama(tie_word_embeddings=True)
+    tokens = torch.randint(37, (2, 10), generator=torch.Generator().manual_seed(0))
+    child = child_of(parent, width=0.5, depth=2, hidden=20)
+    subclone(parent, child, scores=score(parent, [tokens], stream=True), select="principal")
+    save(child, tmp_path / "child")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "child")
+    sizes = loaded.config.hidden_size, loaded.config.num_hidden_layers, loaded.config.intermediate_size
+    assert sizes == (12, 2, 20)
+    assert torch.equal(loaded(tokens).logits, child.eval()(tokens).logits)
+    assert child_of(parent, depth=0.67).config.num_hidden_layers == 2
+    with pytest.raises(SubcloningError, match="exists: choose a folder that does not"):
+        save(child, tmp_path / "child")
+    with pytest.raises(SubcloningError, match="heads keep their size"):
+        child_of(parent, width=0.3)
+
+
+def test_the_same_in_python_for_images(tmp_path):
+    parent = vit(patch_size=4)
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    child = child_of(parent, heads=2, depth=2)
+    subclone(parent, child, [images])
+    plan = make_plan(parent, child, score(parent, [images]))
+    save(child, tmp_path / "child", plan)
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'child'}", pretrained=True).eval()
+    assert (loaded.embed_dim, len(loaded.blocks)) == (12, 2)
+    assert torch.equal(loaded(images), child.eval()(images))
+    assert str(Plan.load(tmp_path / "child" / "plan.safetensors")) == str(plan)
 
 
 def test_it_runs_as_a_program():

@@ -4,13 +4,13 @@ from .errors import SubcloningError
 from .method import families  # noqa: F401  (registers the model families)
 from .method.axes import Family, Probe, register
 from .method.child import subclone
+from .method.models import child_of, save
 from .method.plan import Plan, make_plan
 from .method.scores import Scores
 from .method.scoring import score
 from .method.surgery import apply_plan, permute
 from .method.verification import verify
 from .method.weights import score_weights
-from .tool.models import child_of, save
 
 __all__ = [
     "Family",

@@ -2,8 +2,8 @@
 
 Writes runs.csv, one row for each run with its curve, and runs.json, what the runs have in common (config, code
 revision, packages, hardware, contents of the data); without --into, to `report` beside the runs. Figures and tables are
-made from these only. The runs are read from their folders, or with `--wandb ENTITY/PROJECT` from W&B. With `--keep`, runs
-that stand in STEM.csv already stay there, as where a study is made on several machines, or at several times.
+made from these only. The runs are read from their folders, or with `--wandb ENTITY/PROJECT` from W&B. With `--keep`,
+runs that stand in STEM.csv already stay there, as where a study is made on several machines, or at several times.
 """
 
 import argparse

@@ -41,9 +41,9 @@ def read_records(file: Path) -> list[tuple[dict, dict, pd.DataFrame]]:
     found = []
     for cells in table.to_dict("records"):
         run = {key: _value(cells[key]) for key in (*KEYS, "seconds") if key in cells}
-        shared = (record.get("common", {}), record.get("arms", {}).get(run["init"], {}))
-        shared += (record.get("cases", {}).get(run.get("case"), {}),)
-        known = {key: value for part in shared for key, value in flatten_dict(part).items()}
+        known = flatten_dict(record.get("common", {}))
+        for name, mine in {"arms": run["init"], "cases": run.get("case")}.items():
+            known |= flatten_dict(record.get(name, {}).get(mine, {}))
         own = [key for key in cells if key not in run and key not in curve and cells[key]]
         known |= {key: _value(cells[key]) for key in own}
         found.append((run, known, _exploded(pd.DataFrame([cells])[curve], curve)))

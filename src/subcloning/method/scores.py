@@ -98,8 +98,8 @@ class Scores:
 
     @property
     def positions(self) -> int:
-        """How many (sample, token) positions were scored."""
-        return self.counts[f"{INFLUENCE}.0"]
+        """How many (sample, token) positions were scored; 0 of weights."""
+        return self.counts.get(f"{INFLUENCE}.0", 0)
 
     def _means(self, axis: str) -> dict[str, Tensor]:
         return {key: self.sums[key] / self.counts[key] for key in self.sums if key.rpartition(".")[0] == axis}

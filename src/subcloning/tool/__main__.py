@@ -22,6 +22,7 @@ from ..errors import SubcloningError
 from ..files import atomic
 from ..method.anatomy import Anatomy
 from ..method.axes import family_of
+from ..method.models import PLAN
 from ..method.plan import SCORED, SELECTIONS, Plan, make_plan
 from ..method.refit import refit
 from ..method.scores import Scores
@@ -30,7 +31,6 @@ from ..method.surgery import apply_plan
 from ..method.verification import verify
 from ..method.weights import score_weights
 from .calibration import batches
-from .models import PLAN
 from .parents import Checkpoint, find, shape_of
 from .report import card, comparison
 

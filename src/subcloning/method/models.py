@@ -1,4 +1,4 @@
-"""The tool's two ends in Python: a child of a wanted shape, and a folder that its library loads."""
+"""The two ends of subcloning a checkpoint: a child of a wanted shape, and a folder that its library loads."""
 
 import os
 from typing import Any
@@ -7,8 +7,8 @@ from torch import nn
 
 from ..errors import SubcloningError
 from ..files import atomic
-from ..method.axes import family_of
-from ..method.plan import Plan, make_plan
+from .axes import family_of
+from .plan import Plan, make_plan
 
 PLAN = "plan.safetensors"
 
