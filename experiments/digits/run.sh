@@ -86,6 +86,14 @@ map() {
     collect map_digits map
 }
 
+# With a parent and a tuning of its own: all four arms on one machine.
+weights() {
+    sweep weights_digits_grid
+    collect weights_digits_grid weights_grid
+    sweep weights_digits
+    collect weights_digits weights
+}
+
 measured() { measure; }
 
-parts parent tuning runs bigger controls cases distilled map measured
+parts parent tuning runs bigger controls cases distilled map weights measured

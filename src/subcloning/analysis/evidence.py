@@ -19,7 +19,8 @@ class Evidence:
     """Runs as `collect` writes them, and what they were tuned on (`_grid`).
 
     bigger: of the child of a bigger parent. controls: of arms that the paper does not have, with those that they are
-    compared with. cases: over shapes, budgets and parents, in a column `case`. map: of principal, over the whole grid.
+    compared with. cases: over shapes, budgets and parents, in a column `case`. map: of principal, over the whole grid. weights: where
+    units are scored without data.
     blocks, units: what `measure_blocks` and `measure_units` say of the parent.
     """
 
@@ -33,6 +34,8 @@ class Evidence:
     cases: pd.DataFrame | None = None
     cases_grid: pd.DataFrame | None = None
     map: pd.DataFrame | None = None
+    weights: pd.DataFrame | None = None
+    weights_grid: pd.DataFrame | None = None
     blocks: pd.DataFrame | None = None
     units: pd.DataFrame | None = None
 
@@ -65,6 +68,8 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
         cases=cases,
         cases_grid=cases_grid,
         map=None if principal is None else completed(principal, grid),
+        weights=read("weights"),
+        weights_grid=read("weights_grid"),
         blocks=read("blocks", pd.read_csv),
         units=read("units", read_units),
     )

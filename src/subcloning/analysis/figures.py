@@ -103,6 +103,9 @@ def controls(root: Path, found: list[Evidence]) -> None:
             save(controls_figure(e.controls, e.study), root / "controls" / e.study.name)
             table = controls_table(e.controls, e.study, e.controls_grid)
             fill(root / "controls" / "README.md", e.study.name, noted(table))
+        if e.weights is not None:
+            table = controls_table(e.weights, e.study, e.weights_grid)
+            fill(root / "controls" / "README.md", f"{e.study.name}_weights", noted(table))
 
 
 def principal(root: Path, found: list[Evidence]) -> None:
