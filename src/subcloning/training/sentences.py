@@ -79,7 +79,7 @@ class SentenceEncoder(TextTask):
 class SentenceParent(TextParent):
     """A sentence encoder whose children are trained."""
 
-    def __init__(self, name: str, model: dict, weights: dict | None, architecture: str = "BertModel"):
+    def __init__(self, name: str, model: dict | None, weights: dict | None, architecture: str = "BertModel"):
         super().__init__(name, model, weights, architecture)
 
     def scoring_loss(self, model: nn.Module, batch: Tensor) -> Tensor:

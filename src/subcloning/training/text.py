@@ -1,5 +1,6 @@
 """What models of text by Hugging Face transformers share: their parents, and tasks that count tokens."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from timm.optim import param_groups_weight_decay
 from torch import Tensor
 from torchmetrics import MeanMetric
-from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
+from transformers import AutoConfig, PreTrainedModel, get_cosine_schedule_with_warmup
 
 from ..errors import SubcloningError
 from ..method.axes import FAMILIES, family_of
@@ -81,17 +82,20 @@ class TextTask(LightningModule):
 class TextParent:
     """A model of transformers whose children are trained, as `configs/parent` describes it.
 
-    model: arguments of its config. weights: `path` of a local folder, or `name` on the Hub and its `revision`; None for
-        random weights, to try things out before anything is downloaded.
+    model: arguments of its config; None for the config that lies with the weights.
+    weights: `path` of a local folder, or `name` on the Hub and its `revision`; None for random weights, to try things
+        out before anything is downloaded.
     architecture: its class in transformers, for which there must be a `Family`.
     """
 
-    def __init__(self, name: str, model: dict, weights: dict | None, architecture: str):
+    def __init__(self, name: str, model: dict | None, weights: dict | None, architecture: str):
         found: Any = getattr(transformers, architecture, None)
         if found is None:
             raise SubcloningError(f"parent.architecture={architecture}: expected a class of transformers")
         self.name, self.weights, self.architecture = name, {**(weights or {})}, found
-        self.config = found.config_class(**model)
+        if model is None and not weights:
+            raise SubcloningError("parent.model and parent.weights are null: give one of them")
+        self.config = found.config_class(**model) if model is not None else self._config()
         family = FAMILIES.get(f"{found.__module__}.{found.__qualname__}")
         self.options = family.options if family else {}
 
@@ -105,6 +109,24 @@ class TextParent:
     def _random(self, config) -> PreTrainedModel:
         return self.architecture(config, **self.options)
 
+    def _config(self) -> Any:
+        """The config that lies with the weights."""
+        try:
+            config = AutoConfig.from_pretrained(self._source, revision=self.weights.get("revision"))
+        except (OSError, ValueError) as error:
+            raise SubcloningError(f"parent.weights={self.weights} has no config that can be read: {error}") from error
+        if self.architecture.__name__ not in (config.architectures or []):
+            raise SubcloningError(
+                f"parent.weights={self.weights} are of {config.architectures}, not parent.architecture="
+                f"{self.architecture.__name__}: set that"
+            )
+        return config
+
+    @property
+    def _source(self) -> str | Path:
+        """What transformers reads the weights from."""
+        return self.weights["name"] if self.place is None else local(self.place)
+
     @property
     def place(self) -> str | None:
         """Where the trained weights are on this machine, if they do not come from elsewhere."""
@@ -113,9 +135,8 @@ class TextParent:
     def trained(self) -> PreTrainedModel:
         if not self.weights:
             return self._random(self.config)
-        place = self.weights["name"] if self.place is None else local(self.place)
         revision = self.weights.get("revision")
-        return self.architecture.from_pretrained(place, revision=revision, dtype=torch.float32, **self.options)
+        return self.architecture.from_pretrained(self._source, revision=revision, dtype=torch.float32, **self.options)
 
     def contents(self) -> dict:
         """What tells the trained weights from others: `sha256` of files here; `commit` of those on the Hub, which are
