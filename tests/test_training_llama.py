@@ -12,9 +12,10 @@ from transformers import LlamaForCausalLM
 
 from subcloning import Family, Plan, SubcloningError
 from subcloning.method.axes import FAMILIES
+from subcloning.tool.__main__ import main as subclone_command
 from subcloning.training.fsdp import FullySharded, shard
-from subcloning.training.language import CAUSAL, LanguageModel
-from subcloning.training.protocols import Data, Parent, offering, parent_of
+from subcloning.training.language import CAUSAL, LanguageModel, LanguageParent
+from subcloning.training.protocols import Data, Parent, data_of, offering, parent_of
 from subcloning.training.run import run
 
 MODEL = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
@@ -61,6 +62,48 @@ def test_a_child_of_a_new_family_is_trained(cfg):
     trained = LlamaForCausalLM.from_pretrained(folder / "model")
     assert (trained.config.hidden_size, trained.config.num_hidden_layers) == (16, 3)
     assert sum(p.numel() for p in trained.parameters()) == summary["parameters"] < before["parameters"]
+
+
+def test_what_the_tool_made_is_trained_as_it_is(cfg, tmp_path):
+    parent = cfg("gpt2_stdlib_parent")
+    run(parent)
+    small = tmp_path / "small"
+    model = Path(parent.run_dir) / "model"
+    assert subclone_command([str(model), str(small), "--width", "0.5", "--select", "uniform"]) == 0
+    given = ("parent=pretrained", f"parent.weights.path='{small}'", "destination=full", "init=whole", "name=on")
+    child = cfg("gpt2_stdlib", *given)
+    with open_dict(child):
+        child.parent.model = None
+    run(child)
+    curve = pd.read_csv(Path(child.run_dir) / "metrics.csv")["val_loss"]
+    held_out = data_of(child).validation
+    tokens = held_out[torch.arange(len(held_out))]
+    task = LanguageModel(LlamaForCausalLM.from_pretrained(small), {**child.optim}, 256, 32)
+    assert curve.iloc[0] == pytest.approx(task.loss(tokens).item(), abs=1e-4)
+    assert curve.iloc[-1] < curve.iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": None}, "parent.model and parent.weights are null"),
+        ({"weights": {"path": "nowhere"}}, "nowhere do not exist"),
+        (
+            {"architecture": "GPT2LMHeadModel"},
+            r"are of \['LlamaForCausalLM'\], not parent.architecture=GPT2LMHeadModel",
+        ),
+    ],
+)
+def test_a_config_that_does_not_lie_with_the_weights(tmp_path, options, message):
+    folder = tmp_path / "model"
+    LlamaForCausalLM(LlamaForCausalLM.config_class(**MODEL)).save_pretrained(folder)
+    given = {"name": "x", "model": None, "weights": {"path": str(folder)}, "architecture": "LlamaForCausalLM"}
+    assert LanguageParent(**given).child({"width": 0.5}).config.hidden_size == 16
+    with pytest.raises(SubcloningError, match=message):
+        LanguageParent(**given | options)
+    (folder / "config.json").unlink()
+    with pytest.raises(SubcloningError, match="has no config that can be read"):
+        LanguageParent(**given)
 
 
 def test_what_training_reads_off_the_family(cfg, monkeypatch):
