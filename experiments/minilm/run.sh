@@ -16,4 +16,6 @@ runs() {
     report
 }
 
-parts tuning runs
+measured() { measure; }
+
+parts tuning runs measured

@@ -13,4 +13,6 @@ runs() {
     report
 }
 
-parts tuning runs
+measured() { measure; }
+
+parts tuning runs measured
