@@ -51,6 +51,18 @@ def test_the_table_describes_it():
         del FAMILIES[family.model_class]
 
 
+def test_without_a_head_it_is_verified_along_the_stream(monkeypatch):
+    model = bert()
+    assert verify(model, batch(model), rotate=False).permuted < 1e-5
+    family = family_of(model)
+    name = "encoder.layer.{block}.output.LayerNorm.weight"
+    assert family.table[name] == "residual"
+    wrong = dataclasses.replace(family, table={**family.table, name: "other"})
+    monkeypatch.setitem(FAMILIES, family.model_class, wrong)
+    with pytest.raises(SubcloningError, match="permuting its units moves its outputs"):
+        verify(model, batch(model), rotate=False)
+
+
 def test_a_child_keeps_the_important_units():
     parent = bert()
     given = batch(parent)

@@ -27,6 +27,13 @@ def test_every_family_describes_its_models(variant):
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_a_model_without_a_head_is_permuted_with_its_outputs():
+    model = vit(num_classes=0)
+    assert verify(model, inputs(model), rotate=False).permuted < 1e-5
+    with pytest.raises(SubcloningError, match="cannot be rotated"):
+        verify(model, inputs(model))
+
+
 @pytest.mark.parametrize(
     "options",
     [{"global_pool": "max"}, {"global_pool": "avgmax"}, {"block_fn": ResPostBlock}],

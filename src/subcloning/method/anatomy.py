@@ -123,6 +123,12 @@ class Anatomy:
         return found
 
     @property
+    def has_head(self) -> bool:
+        """Whether a layer outside the blocks reads the residual stream; without one it is what the model puts out."""
+        outside = (self.layouts[name] for name, block in self.blocks.items() if block is None)
+        return bool(self.tied) or any("residual" in layout.fan_in for layout in outside)
+
+    @property
     def tied(self) -> set[str]:
         """The names in `Family.tied` that share another tensor's values."""
         return {name for name in self.family.tied if self.aliases.get(name, name) != name}

@@ -119,18 +119,9 @@ def push(folder: Path, name: str) -> None:
 def check(parent: Anatomy, batch: Any) -> str:
     """Hold the parent against its family's table, on two short samples."""
     few = {"input_ids": batch["input_ids"][:2, :32]} if isinstance(batch, dict) else batch[:2]
-    if not _has_head(parent):
-        return f"not verified: this {parent.family.name} has no head, and puts out the stream itself"
-    found = verify(parent.model, few, rotate=bool(parent.family.norms))
+    found = verify(parent.model, few, rotate=bool(parent.family.norms) and parent.has_head)
     rotated = "" if found.rotated is None else f", rotated by {found.rotated:.0e}"
     return f"verified: permuting all units moves outputs by {found.permuted:.0e} of their size{rotated}"
-
-
-def _has_head(parent: Anatomy) -> bool:
-    """Whether a layer outside the blocks reads the stream."""
-    return any(
-        "residual" in layout.fan_in for name, layout in parent.layouts.items() if parent.blocks[name] is None
-    ) or (bool(parent.tied))
 
 
 def reported(data: list, what: str) -> Iterator[Any]:
