@@ -105,14 +105,6 @@ map() {
     collect map_gpt2_stdlib map
 }
 
-# With a parent and a tuning of its own: all four arms on one machine.
-weights() {
-    sweep weights_gpt2_stdlib_grid
-    collect weights_gpt2_stdlib_grid weights_grid
-    sweep weights_gpt2_stdlib
-    collect weights_gpt2_stdlib weights
-}
-
 measured() { measure; }
 
-parts parent tuning runs bigger controls cases distilled map weights measured
+parts parent tuning runs bigger controls cases distilled map measured
