@@ -59,15 +59,16 @@ def _against(init: str, ratio: Interval) -> str:
 
 def convergence_figure(runs: pd.DataFrame, study: Study) -> Figure:
     """Validation metrics against time: mean over seeds, and the range of the seeds as a band."""
-    panels = {"val_accuracy": "accuracy", "val_loss": "loss"} if study.sign > 0 else {"val_perplexity": "perplexity"}
+    panels = ("val_perplexity",) if study.sign < 0 else (study.metric, "val_loss")
     fig, axes = figure(columns=len(panels), panels=len(panels))
     parts = arms(runs, study)
-    for ax, (metric, label) in zip(axes, panels.items(), strict=True):
+    for ax, metric in zip(axes, panels, strict=True):
         for arm in known(parts):
             curve = parts[arm.name].pivot(index=study.time, columns="seed", values=metric)
             low, mean, high = (curve.agg(name, axis=1, skipna=False) for name in ("min", "mean", "max"))
             ax.plot(curve.index, mean, color=arm.ink, label=arm.label)
             ax.fill_between(curve.index, low, high, color=arm.ink, alpha=0.2, linewidth=0)
+        label = metric.removeprefix("val_")
         ax.set(xlabel=study.time_unit, ylabel=f"validation {label}", xlim=(0, runs[study.time].max()))
         if study.time == "tokens":
             ax.xaxis.set_major_formatter(EngFormatter(sep=""))

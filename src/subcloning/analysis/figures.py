@@ -78,7 +78,7 @@ def ablation(folder: str, init: str) -> Callable[[Path, list[Evidence]], None]:
     """Random, subcloned without one part, and subcloned."""
 
     def make(root: Path, found: list[Evidence]) -> None:
-        for e in found:
+        for e in (e for e in found if init in set(e.runs["init"])):
             runs = _arms(e.runs, BASELINE, init, REFERENCE)
             save(convergence_figure(runs, e.study), root / folder / e.study.name)
             write(root / folder / f"{e.study.name}.md", noted(convergence_table(runs, e.study, e.grid)))
