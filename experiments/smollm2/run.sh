@@ -1,18 +1,26 @@
 #!/usr/bin/env bash
-# SmolLM2-135M as a parent: README.md says how to get it, and which text. How to call it: experiments/study.sh.
+# SmolLM2-135M as a parent: README.md says how to get it, and which text. About 8 hours on 2 CPU cores with AMX. How to call it:
+# experiments/study.sh.
 . "$(dirname "$0")/../study.sh"
 
 tuning() {
     sweep smollm2_grid
-    collect smollm2_grid grid
+    collect smollm2_grid grid --keep
 }
 
 runs() {
     sweep smollm2
-    collect smollm2 runs
+    collect smollm2 runs --keep
     report
+}
+
+distilled() {
+    sweep smollm2_distilled_grid
+    collect smollm2_distilled_grid distilled_grid --keep
+    sweep smollm2_distilled
+    collect smollm2_distilled distilled --keep
 }
 
 measured() { measure; }
 
-parts tuning runs measured
+parts tuning runs distilled measured

@@ -29,8 +29,9 @@ STATISTICS: dict[str, tuple[Callable[[Tensor], list[Tensor]], Callable[..., Tens
     # In float64, for a small difference of large numbers.
     "variance": (lambda x: [x.double().square(), x.double()], lambda square, mean: (square - mean**2).clamp(min=0)),
     "taylor": (lambda x: [x.abs()], lambda mean: mean),  # of x dL/dx
-    "weights": (lambda w: [w.square()], torch.sqrt),  # of parameters, see `score_weights`
 }
+# Statistic -> what is made of the means, those of `score_weights` too.
+FINISH = {name: finish for name, (_, finish) in STATISTICS.items()} | {"weights": torch.sqrt}
 STREAM, INFLUENCE = "stream", "influence"
 
 
@@ -60,7 +61,7 @@ class Scores:
 
         Raises SubcloningError, which names the axes that there are, where that one was not scored.
         """
-        means, finish = self._means(axis), STATISTICS[self.statistic][1]
+        means, finish = self._means(axis), FINISH[self.statistic]
         if block is not None:
             means = {key: mean for key, mean in means.items() if key == f"{axis}.{block}"}
         if not means or axis == INFLUENCE:

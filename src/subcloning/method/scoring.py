@@ -45,11 +45,10 @@ def score(
     Raises SubcloningError on an empty `batches`, on a batch of another kind, on activations that are not finite, and
     where the modules that are read are not all called equally often.
     """
-    known = [name for name in STATISTICS if name != "weights"]  # which `score_weights` makes
-    if statistic not in known or (statistic == "taylor") != (loss is not None):
+    if statistic not in STATISTICS or (statistic == "taylor") != (loss is not None):
         raise SubcloningError(
-            f"statistic={statistic!r} and {'a' if loss else 'no'} loss: expected one of {', '.join(known)}, and a loss "
-            "with taylor only"
+            f"statistic={statistic!r} and {'a' if loss else 'no'} loss: expected one of {', '.join(STATISTICS)}, and a "
+            "loss with taylor only"
         )
     anatomy = Anatomy.of(parent)
     parent, family, blocks = anatomy.model, anatomy.family, range(anatomy.depth)
