@@ -5,6 +5,7 @@
 
 tuning() {
     sweep smollm2_grid
+    sweep smollm2_grid init=uniform optim.lr=1e-3,2e-3,4e-3
     collect smollm2_grid grid --keep
 }
 
