@@ -268,9 +268,6 @@ def test_refusals():
     parent, child = pair("vit_pre_norm")
     with pytest.raises(SubcloningError, match=r"cannot be rotated.*norm_pre"):
         scored(parent)
-    headless = vit(num_classes=0)
-    with pytest.raises(SubcloningError, match="gain of norm folds"):
-        scored(headless)
     wide = make_plan(vit(heads=6), vit(heads=2), scored(vit(heads=6)), select="principal")
     with pytest.raises(SubcloningError, match="make a plan for them"):
         apply_plan(wide, *pair("vit"))

@@ -29,9 +29,7 @@ def test_every_family_describes_its_models(variant):
 
 def test_a_model_without_a_head_is_permuted_with_its_outputs():
     model = vit(num_classes=0)
-    assert verify(model, inputs(model), rotate=False).permuted < 1e-5
-    with pytest.raises(SubcloningError, match="cannot be rotated"):
-        verify(model, inputs(model))
+    assert max(verify(model, inputs(model))) < 1e-5
 
 
 @pytest.mark.parametrize(

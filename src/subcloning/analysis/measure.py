@@ -36,7 +36,7 @@ def measure_blocks(cfg: DictConfig) -> pd.DataFrame:
     model = parent.trained()
     module = parent.module(model, OmegaConf.to_container(cfg.optim, resolve=True), data, fused=False)
     anatomy = Anatomy(model)
-    template = anatomy.family.probes["residual"].module
+    template = anatomy.family.probe("residual", anatomy.model).module
     blocks = [template.format(block=i) for i in range(anatomy.depth)]
     trainer = Trainer(**instantiate(cfg.trainer), logger=False, enable_progress_bar=False, enable_model_summary=False)
 

@@ -102,7 +102,7 @@ class Anatomy:
     def norms(self) -> dict[str, tuple[str, ...]]:
         """Each norm of the residual stream -> the linear layers that read its output.
 
-        Raises SubcloningError where the stream cannot be rotated, as where a norm has no such layer.
+        None reads the last norm of a model without a head. Raises SubcloningError where the stream cannot be rotated.
         """
         what = f"the residual stream of this {self.family.name} cannot be rotated"
         if why := self.family.unrotatable(self.model):
@@ -114,11 +114,12 @@ class Anatomy:
                 if f"{norm}.weight" in self.tensors:
                     layers = [reader.format(block=block) for reader in readers]
                     found[norm] = tuple(layer for layer in layers if f"{layer}.weight" in self.aliases)
-        lost = [norm for norm, readers in found.items() if not readers] or ([] if found else ["its norms"])
-        if lost:
+        last = () if self.has_head else [norm for norm in found if self.blocks[f"{norm}.weight"] is None]
+        lost = [norm for norm, readers in found.items() if not readers and norm not in last]
+        if lost or not found:
             raise SubcloningError(
-                f"{what}: no linear layer is known into which the gain of {lost[0]} folds (Family.norms). Use "
-                "select='importance'"
+                f"{what}: no linear layer is known into which the gain of {[*lost, 'its norms'][0]} folds "
+                "(Family.norms). Use select='importance'"
             )
         return found
 
@@ -126,7 +127,9 @@ class Anatomy:
     def has_head(self) -> bool:
         """Whether a layer outside the blocks reads the residual stream; without one it is what the model puts out."""
         outside = (self.layouts[name] for name, block in self.blocks.items() if block is None)
-        return bool(self.tied) or any("residual" in layout.fan_in for layout in outside)
+        return bool(self.tied) or any(
+            "residual" in layout.fan_in and "residual" not in layout.outputs.axes for layout in outside
+        )  # a pooler maps the stream to itself
 
     @property
     def tied(self) -> set[str]:

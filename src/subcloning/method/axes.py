@@ -46,16 +46,24 @@ class Layout:
         fan_in = "" if len(sides) == 1 else sides[1] if "<-" in text else sides[0]
         return cls(text, tuple(dims), tuple(axis for axis in re.findall(r"\w+", fan_in) if axis != "1"))
 
-    @property
-    def einops(self) -> str:
-        """The layout without its arrow, one side of an einops expression."""
-        return " ".join(f"({' '.join(dim)})" if len(dim) > 1 else dim[0] for dim in self.dims)
+    @cached_property
+    def einops(self) -> tuple[str, tuple[str, ...]]:
+        """The layout as one side of an einops expression, and its names for `axes`, each by its position: an axis may
+        occur twice, as in "residual <- residual"."""
+        names = tuple("1" if axis == "1" else f"{axis}{i}" for i, axis in enumerate(self.axes))
+        rest = iter(names)
+        return " ".join(f"({' '.join(next(rest) for _ in dim)})" for dim in self.dims), names
 
     @property
     def outputs(self) -> "Layout":
         """The side of the arrow that is not fan-in."""
         sides = re.split("<-|->", self.text)
         return Layout.parse(sides[0] if "<-" in self.text else sides[-1])
+
+    def dim_of(self, axis: str) -> int:
+        """The number of the dimension that the layer sums over, and that `axis` is part of."""
+        (dim,) = (i for i, axes in enumerate(self.dims) if axis in axes and set(axes) <= {*self.fan_in})
+        return dim
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -70,6 +78,13 @@ class Probe:
     side: Literal["input", "output"]
     axes: str
 
+    def is_in(self, model: nn.Module) -> bool:
+        try:
+            model.get_submodule(self.module.format(block=0))
+        except AttributeError:
+            return False
+        return True
+
 
 def _not_said(parent: nn.Module, **shape: float) -> dict:
     raise SubcloningError(f"no shape of a child of {type(parent).__name__} is known: give its Family `resized`")
@@ -81,7 +96,8 @@ class Family:
 
     model_class: full dotted name of the class, so that describing a library does not import it.
     table: parameter name -> axes, in the notation above.
-    probes: axis -> where its activations are read. These axes can be cut; all others are kept whole.
+    probes: axis -> where its activations are read, or several places of which a model has one. These axes can be cut;
+        all others are kept whole.
     points: axis -> other places to read it at, by name; several probes of one block are averaged.
     inner_sizes: model -> sizes that tensor shapes alone do not tell, such as `dim` (the head dimension).
     scoring_kwargs: extra arguments of the forward pass while scoring.
@@ -90,8 +106,8 @@ class Family:
         Tensors that are shared in any other way are refused.
     norms: each norm of the residual stream -> the linear layers that read its output, into which its gain folds. With
         `gains`, what a rotation of the stream needs (see `principal`); without them only selection is offered.
-    gains: per-neuron gain on a layer that writes to the stream (LayerScale) -> that layer.
-    options: arguments with which the class is built as the table describes it.
+    gains: per-neuron gain on a layer that writes to the stream (LayerScale) -> that layer, or those of which a model
+        has one.
     unsupported, unrotatable: model -> why this variant, whose tensors may have the same names, computes something else
         than the tables say, or looks at single neurons of the stream where no gain is; "" where it does not.
     resized: parent (the meta device will do), and a shape as in `heads_and_blocks` -> what the library needs to be told
@@ -101,14 +117,13 @@ class Family:
     name: str
     model_class: str
     table: Mapping[str, str]
-    probes: Mapping[str, Probe]
+    probes: Mapping[str, Probe | tuple[Probe, ...]]
     inner_sizes: Callable[[Any], dict[str, int]]
     points: Mapping[str, Mapping[str, tuple[Probe, ...]]] = field(default_factory=dict)
     scoring_kwargs: Mapping[str, object] = field(default_factory=dict)
     tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     norms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    gains: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, object] = field(default_factory=dict)
+    gains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unsupported: Callable[[nn.Module], str] = lambda model: ""
     unrotatable: Callable[[nn.Module], str] = lambda model: ""
     resized: Callable[..., dict] = _not_said
@@ -129,6 +144,13 @@ class Family:
         """The blocks of a model of this family, in order."""
         lists = sorted({row.partition(".{block}")[0] for row in self.table if "{block}" in row})
         return [block for name in lists for block in model.get_submodule(name).children()]
+
+    def probe(self, axis: str, model: nn.Module) -> Probe:
+        """Where `axis` is read in a model of this family: the first of its places that there is, or else the first."""
+        places = self.probes[axis]
+        if isinstance(places, Probe):
+            return places
+        return next((probe for probe in places if probe.is_in(model)), places[0])
 
     def key(self, axis: str, block: int | None) -> str:
         """The name under which sizes, scores and maps are kept: `residual`, but `head.3`."""

@@ -36,7 +36,7 @@ def child_of(
     model: Any = parent
     if hasattr(model, "save_pretrained"):
         config = type(model.config).from_dict(model.config.to_dict() | shape)
-        child = type(model)(config, **family.options)
+        child = type(model)(config)
     else:
         import timm
 

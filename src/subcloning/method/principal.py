@@ -21,6 +21,7 @@ the stream's energy that V keeps, since the child's norms stretch what is left o
 """
 
 from collections.abc import Collection
+from itertools import product
 from typing import Any
 
 import torch
@@ -129,18 +130,24 @@ class Folded:
     One at a time, so that no second parent is held; in float32 or better, to be rounded once, in the child.
 
     tied: names of heads that are tied to the embedding where the tensors go. These cannot take their norm's gain: such
-        a norm is `unfolded`, and its gain stays.
+        a norm is `unfolded`, as is one that no layer reads (of a model without a head), and its gain stays.
     """
 
     def __init__(self, parent: Anatomy, tied: Collection[str] = ()):
         self.parent = parent
         self.norms = parent.norms
         self.unfolded = {
-            norm for norm, readers in self.norms.items() if {f"{reader}.weight" for reader in readers} & {*tied}
+            norm
+            for norm, readers in self.norms.items()
+            if not readers or {f"{reader}.weight" for reader in readers} & {*tied}
         }
         self.norm_of = {reader: norm for norm in self.norms if norm not in self.unfolded for reader in self.norms[norm]}
         blocks = range(parent.depth)
-        gains = {w.format(block=b): row.format(block=b) for row, w in parent.family.gains.items() for b in blocks}
+        gains = {
+            writer.format(block=b): row.format(block=b)
+            for row, writers in parent.family.gains.items()
+            for writer, b in product(writers, blocks)
+        }
         self.gain_of = {writer: gain for writer, gain in gains.items() if gain in parent.tensors}
 
     def has_bias(self, layer: str) -> bool:
@@ -172,8 +179,9 @@ class Folded:
 
     def constant(self, reader: str) -> Tensor:
         """(outputs,): what the bias of the norm before it adds to what the layer `reader` puts out."""
-        name = f"{reader}.weight"
-        return self.raw(name).movedim(self._residual_dim(name), -1) @ self.raw(f"{self.norm_of[reader]}.bias")
+        weight, bias = self.raw(f"{reader}.weight"), self.raw(f"{self.norm_of[reader]}.bias")
+        dim, bias = self._spread(f"{reader}.weight", bias)
+        return weight.movedim(dim, -1) @ bias
 
     def _gain(self, norm: str) -> Tensor:
         gain = self.raw(f"{norm}.weight")
@@ -183,10 +191,15 @@ class Folded:
         least = 0.01 * gain.square().mean().sqrt()
         return torch.where(gain.abs() < least, torch.where(gain < 0, -least, least), gain)
 
-    def _residual_dim(self, name: str) -> int:
-        _, _, layout = self.parent.row_of(name)
-        return layout.dims.index(("residual",))
+    def _spread(self, name: str, values: Tensor) -> tuple[int, Tensor]:
+        """The dimension of tensor `name` that the residual stream is part of, and the stream's `values` along it."""
+        _, block, layout = self.parent.row_of(name)
+        (dim,) = (i for i, axes in enumerate(layout.dims) if "residual" in axes)
+        axes = layout.dims[dim]
+        sizes = [self.parent.size(axis, block) or 1 for axis in axes]
+        shape = [size if axis == "residual" else 1 for axis, size in zip(axes, sizes, strict=True)]
+        return dim, values.view(shape).expand(sizes).reshape(-1)
 
     def _along_residual(self, name: str, tensor: Tensor, gain: Tensor) -> Tensor:
-        dim = self._residual_dim(name)
+        dim, gain = self._spread(name, gain)
         return (tensor.movedim(dim, -1) * gain).movedim(-1, dim)

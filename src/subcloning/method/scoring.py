@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import SubcloningError
 from .anatomy import Anatomy
-from .axes import Family, Probe
+from .axes import Probe
 from .observe import Call, observe
 from .principal import is_centred
 from .scores import INFLUENCE, STATISTICS, STREAM, Scores
@@ -52,7 +52,7 @@ def score(
         )
     anatomy = Anatomy.of(parent)
     parent, family, blocks = anatomy.model, anatomy.family, range(anatomy.depth)
-    probes = _probes(family, points or {})
+    probes = _probes(anatomy, points or {})
     totals = _Totals(STATISTICS[statistic][0])
     waiting: list[tuple[str, Call, Tensor]] = []  # activations that have no gradient yet
 
@@ -75,7 +75,7 @@ def score(
         for axis, places in probes.items()
         for block, probe in product(blocks, places)
     ]
-    residual = family.probes["residual"].module
+    residual = family.probe("residual", parent).module
     hooks += [(residual.format(block=b), partial(totals.add_influence, f"{INFLUENCE}.{b}")) for b in blocks]
     if stream:
         centred = is_centred(anatomy)
@@ -162,12 +162,13 @@ def _by_unit(sums: Tensor, anatomy: Anatomy, axis: str, block: int, axes: str) -
     return rearrange(sums, f"terms {axes} -> terms {axis} ({' '.join(others)})", **inner).contiguous()
 
 
-def _probes(family: Family, points: Mapping[str, str]) -> dict[str, tuple[Probe, ...]]:
+def _probes(anatomy: Anatomy, points: Mapping[str, str]) -> dict[str, tuple[Probe, ...]]:
     """axis -> the places in a block where it is read."""
-    probes: dict[str, tuple[Probe, ...]] = {axis: (probe,) for axis, probe in family.probes.items()}
+    family = anatomy.family
+    probes: dict[str, tuple[Probe, ...]] = {axis: (family.probe(axis, anatomy.model),) for axis in family.probes}
     for axis, point in points.items():
         if point not in family.points.get(axis, {}):
             known = {axis: sorted(names) for axis, names in family.points.items()}
             raise SubcloningError(f"points {axis}={point!r}: this {family.name} has {known}")
-        probes[axis] = family.points[axis][point]
+        probes[axis] = tuple(probe for probe in family.points[axis][point] if probe.is_in(anatomy.model))
     return probes

@@ -73,8 +73,9 @@ def transplant(
 ) -> None:
     """Write `source`, with each axis in `maps` selected from or rotated, times `factor` into `target`."""
     # Views with one dimension per axis, of parent and child.
-    expand = f"{layout.einops} -> {' '.join(layout.axes)}"
-    known = {axis: size for axis, size in inner.items() if axis in layout.axes}
+    dims, names = layout.einops
+    expand = f"{dims} -> {' '.join(names)}"
+    known = {name: inner[axis] for name, axis in zip(names, layout.axes, strict=True) if axis in inner}
     source, target = rearrange(source, expand, **known), rearrange(target, expand, **known)
     mapped = [(dim, kept.to(source.device)) for dim, axis in enumerate(layout.axes) if (kept := maps[axis]) is not None]
     for dim, kept in sorted(mapped, key=lambda pair: pair[1].ndim):  # what is selected need not be rotated first
@@ -138,7 +139,7 @@ def _restore_constants(plan: Plan, folded: Folded, child: Anatomy) -> None:
         products, wanted = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
         for name in (f"{reader}.weight" for reader in readers):
             layout, source = child.layouts[name], source_name(child, name, plan.blocks).removesuffix(".weight")
-            weight = child[name].movedim(layout.dims.index(("residual",)), -1)
+            weight = child[name].movedim(layout.dim_of("residual"), -1)
             constant = weight.new_empty(len(weight))
             transplant(
                 folded.constant(source), constant, layout.outputs, plan.maps_of(name, child), folded.parent.inner

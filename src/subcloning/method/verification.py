@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from ..errors import SubcloningError
 from .anatomy import Anatomy
 from .plan import make_plan
-from .principal import is_centred, rotation
+from .principal import Folded, is_centred, rotation
 from .surgery import apply_plan
 
 TOLERANCE = 0.01  # of the outputs' size; mistakes that were tried move them by 0.1 or more, rounding by 1e-5
@@ -37,7 +37,7 @@ def verify(model: nn.Module, batch: Tensor | Mapping[str, object], *, rotate: bo
     another form; tensors used elsewhere than the table says; anything that looks at single neurons of the stream. And,
     on nn.Linear and nn.Conv, arrows that are missing or point the wrong way.
     It does not see: arrows on layers of other classes, probes that read the wrong module, axes without a probe, and
-    what this batch does not reach. The model needs its head: outputs along the stream would be permuted themselves.
+    what this batch does not reach. Of a model without a head the outputs are the stream, and move with it.
 
     rotate: False for models that can be permuted only; others are refused (see `Anatomy.norms`).
     """
@@ -53,7 +53,11 @@ def verify(model: nn.Module, batch: Tensor | Mapping[str, object], *, rotate: bo
         plan = make_plan(anatomy, anatomy, select="first")  # keeps all
         plan.maps.update(maps)
         found = _outputs(apply_plan(plan, anatomy, copy.deepcopy(model)), batch)
-        expected = wanted if anatomy.has_head else wanted[..., maps["residual"]]
+        stream = maps["residual"]
+        if anatomy.has_head:
+            expected = wanted
+        else:
+            expected = wanted[..., stream] if stream.ndim == 1 else wanted @ stream.double().T
         change = float((found - expected).norm() / wanted.norm())
         if not change < TOLERANCE:
             raise SubcloningError(
@@ -89,15 +93,13 @@ def _check_arrows(anatomy: Anatomy) -> None:
 
 
 def _disturb(anatomy: Anatomy, generator: torch.Generator, centred: bool) -> None:
-    """Make gains and biases differ between neurons; but a LayerNorm's before a tied head is even, see `turned_to`."""
+    """Make gains and biases differ between neurons; but a LayerNorm's is even that is not folded, see `turned_to`."""
     for tensor in anatomy.tensors.values():
         if tensor.ndim == 1:
             noise = torch.randn(tensor.shape, generator=generator).to(tensor)
             tensor += 0.3 * noise * tensor.square().mean().sqrt().clamp(min=0.3)
-    for stand_ins in (anatomy.family.tied[name] for name in anatomy.tied if centred):
-        for name in stand_ins:
-            if name.endswith(".weight"):
-                anatomy[name].fill_(anatomy[name].mean())
+    for norm in Folded(anatomy, anatomy.tied).unfolded if centred else ():
+        anatomy[f"{norm}.weight"].fill_(anatomy[f"{norm}.weight"].mean())
 
 
 def _rotation(anatomy: Anatomy, generator: torch.Generator) -> dict[str, Tensor]:

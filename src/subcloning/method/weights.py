@@ -23,11 +23,12 @@ def score_weights(parent: nn.Module | Anatomy) -> Scores:
         layout, block = anatomy.layouts[name], anatomy.blocks[name]
         if block is None or not layout.fan_in:
             continue
-        sizes = {axis: anatomy.size(axis, block) for axis in layout.axes if not axis.isdigit()}
-        for axis in sizes.keys() & anatomy.family.probes.keys():
-            rows = rearrange(
-                tensor.detach().double(), f"{layout.einops} -> {axis} ({' '.join(sizes.keys() - {axis})})", **sizes
-            )
+        dims, names = layout.einops
+        sizes = {name: anatomy.size(axis, block) for name, axis in zip(names, layout.axes, strict=True) if name != "1"}
+        for name, axis in zip(names, layout.axes, strict=True):
+            if axis not in anatomy.family.probes:
+                continue
+            rows = rearrange(tensor.detach().double(), f"{dims} -> {name} ({' '.join(sizes.keys() - {name})})", **sizes)
             key = f"{axis}.{block}"
             sums[key] = sums.get(key, torch.zeros(1)) + rows.square().sum(1).view(1, -1, 1).cpu()
     ordered = {f"{axis}.{b}": sums[f"{axis}.{b}"] for axis in anatomy.family.probes for b in range(anatomy.depth)}

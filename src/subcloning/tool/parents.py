@@ -1,7 +1,6 @@
 """Checkpoints as their own library knows them: found, loaded whole, resized, and saved for that library alone."""
 
 import json
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import SubcloningError
-from ..method.axes import FAMILIES, Family, family_of
+from ..method.axes import family_of
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -101,16 +100,12 @@ class Transformers:
     def __init__(self, place: str, revision: str | None = None):
         import transformers
 
-        self.place, self.revision = place, revision
+        self.place, self.revision, self.pooled = place, revision, True
         self.config: Any = transformers.AutoConfig.from_pretrained(place, revision=revision)
         name = (self.config.architectures or ["(none)"])[0]
         self.architecture: Any = getattr(transformers, name, None)
         if self.architecture is None:
             raise SubcloningError(f"{place} is of architecture {name}, which this transformers does not have")
-
-    @cached_property
-    def family(self) -> Family | None:
-        return FAMILIES.get(f"{self.architecture.__module__}.{self.architecture.__qualname__}")
 
     @property
     def licence(self) -> str | None:
@@ -121,22 +116,28 @@ class Transformers:
 
     def empty(self) -> nn.Module:
         with torch.device("meta"):
-            return self._build(self.config)
-
-    def _build(self, config) -> nn.Module:
-        return self.architecture(config, **(self.family.options if self.family else {}))
+            return self.architecture(self.config)
 
     def trained(self) -> nn.Module:
         from safetensors import SafetensorError
 
-        options = {**(self.family.options if self.family else {}), "dtype": torch.float32, "use_safetensors": True}
-        options["ignore_mismatched_sizes"] = True  # to be told by name below
+        options = {
+            "dtype": torch.float32,
+            "use_safetensors": True,
+            "ignore_mismatched_sizes": True,
+        }  # told by name below
         try:
             model, loaded = self.architecture.from_pretrained(
                 self.place, revision=self.revision, output_loading_info=True, **options
             )
         except (SafetensorError, OSError, RuntimeError) as error:
             raise SubcloningError(f"{self.place} is damaged or not whole: {error}") from error
+        if loaded["missing_keys"] and all(name.startswith("pooler.") for name in loaded["missing_keys"]):
+            model.pooler, self.pooled, loaded["missing_keys"] = (
+                None,
+                False,
+                [],
+            )  # of an encoder that was trained without
         for what in ("missing_keys", "mismatched_keys"):
             if loaded[what]:
                 raise SubcloningError(
@@ -146,7 +147,10 @@ class Transformers:
         return model.eval()
 
     def child(self, shape: dict) -> nn.Module:
-        return self._build(type(self.config).from_dict(self.config.to_dict() | shape))
+        child = self.architecture(type(self.config).from_dict(self.config.to_dict() | shape))
+        if not self.pooled:
+            child.pooler = None
+        return child
 
     def save(self, child: Any, folder: Path) -> None:
         from transformers import AutoTokenizer, GenerationConfig

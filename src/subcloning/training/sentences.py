@@ -79,6 +79,8 @@ class SentenceEncoder(TextTask):
 class SentenceParent(TextParent):
     """A sentence encoder whose children are trained."""
 
+    options = {"add_pooling_layer": False}  # noqa: RUF012
+
     def __init__(self, name: str, model: dict | None, weights: dict | None, architecture: str = "BertModel"):
         super().__init__(name, model, weights, architecture)
 

@@ -1,5 +1,6 @@
 """What models of text by Hugging Face transformers share: their parents, and tasks that count tokens."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torchmetrics import MeanMetric
 from transformers import AutoConfig, PreTrainedModel, get_cosine_schedule_with_warmup
 
 from ..errors import SubcloningError
-from ..method.axes import FAMILIES, family_of
+from ..method.axes import family_of
 from .distillation import Teacher
 from .fsdp import shard
 from .weights import contents, hub_commit, local
@@ -88,6 +89,8 @@ class TextParent:
     architecture: its class in transformers, for which there must be a `Family`.
     """
 
+    options: Mapping[str, object] = {}  # with which the class is built
+
     def __init__(self, name: str, model: dict | None, weights: dict | None, architecture: str):
         found: Any = getattr(transformers, architecture, None)
         if found is None:
@@ -96,8 +99,6 @@ class TextParent:
         if model is None and not weights:
             raise SubcloningError("parent.model and parent.weights are null: give one of them")
         self.config = found.config_class(**model) if model is not None else self._config()
-        family = FAMILIES.get(f"{found.__module__}.{found.__qualname__}")
-        self.options = family.options if family else {}
 
     def child(self, destination: dict) -> PreTrainedModel:
         """A model of the destination's shape, with the library's own initial weights."""

@@ -1,13 +1,11 @@
-"""Hugging Face BERT without a pooler (`add_pooling_layer=False`). Its norms stand in the stream: selection only."""
+"""Hugging Face BERT and RoBERTa: encoders, with their heads. Their norms stand in the stream: selection only."""
 
 from ..axes import Family, Probe, register
 from .shape import heads_and_blocks
 
-BLOCK = "encoder.layer.{block}"
-
 
 def resized(parent, *, hidden: int | None = None, **shape) -> dict[str, int]:
-    """Arguments of `BertConfig` for a child, whose heads keep their size; `shape`: see `heads_and_blocks`."""
+    """Arguments of the config for a child, whose heads keep their size; `shape`: see `heads_and_blocks`."""
     config = parent.config
     heads, blocks = heads_and_blocks(config.num_attention_heads, config.num_hidden_layers, **shape)
     sizes = {
@@ -22,54 +20,80 @@ def resized(parent, *, hidden: int | None = None, **shape) -> dict[str, int]:
 
 
 def unsupported(model) -> str:
-    if model.pooler is not None:
-        return "its pooler mixes the stream with itself: load it with add_pooling_layer=False"
     return "it is a decoder" if model.config.is_decoder else ""
 
 
-register(
-    Family(
-        name="HF BERT",
-        model_class="transformers.models.bert.modeling_bert.BertModel",
+def family(name: str, head: str, table: dict[str, str], prefix: str = "", tied: dict | None = None) -> Family:
+    """Of the class with that `head`, whose encoder's names begin with `prefix`. table: the head's own tensors."""
+    block = f"{prefix}encoder.layer.{{block}}"
+    return Family(
+        name=f"HF {name}",
+        model_class=f"transformers.models.{name.lower()}.modeling_{name.lower()}.{name.capitalize()}{head}",
         table={
-            "embeddings.word_embeddings.weight": "vocab residual",
-            "embeddings.position_embeddings.weight": "token residual",
-            "embeddings.token_type_embeddings.weight": "type residual",
-            "embeddings.LayerNorm.weight": "residual",
-            "embeddings.LayerNorm.bias": "residual",
+            f"{prefix}embeddings.word_embeddings.weight": "vocab residual",
+            f"{prefix}embeddings.position_embeddings.weight": "token residual",
+            f"{prefix}embeddings.token_type_embeddings.weight": "type residual",
+            f"{prefix}embeddings.LayerNorm.weight": "residual",
+            f"{prefix}embeddings.LayerNorm.bias": "residual",
             **{
-                f"{BLOCK}.attention.self.{part}.{kind}": "(head dim)" + " <- residual" * (kind == "weight")
+                f"{block}.attention.self.{part}.{kind}": "(head dim)" + " <- residual" * (kind == "weight")
                 for part in ("query", "key", "value")
                 for kind in ("weight", "bias")
             },
-            f"{BLOCK}.attention.output.dense.weight": "residual <- (head dim)",
-            f"{BLOCK}.attention.output.dense.bias": "residual",
-            f"{BLOCK}.attention.output.LayerNorm.weight": "residual",
-            f"{BLOCK}.attention.output.LayerNorm.bias": "residual",
-            f"{BLOCK}.intermediate.dense.weight": "hidden <- residual",
-            f"{BLOCK}.intermediate.dense.bias": "hidden",
-            f"{BLOCK}.output.dense.weight": "residual <- hidden",
-            f"{BLOCK}.output.dense.bias": "residual",
-            f"{BLOCK}.output.LayerNorm.weight": "residual",
-            f"{BLOCK}.output.LayerNorm.bias": "residual",
+            f"{block}.attention.output.dense.weight": "residual <- (head dim)",
+            f"{block}.attention.output.dense.bias": "residual",
+            f"{block}.attention.output.LayerNorm.weight": "residual",
+            f"{block}.attention.output.LayerNorm.bias": "residual",
+            f"{block}.intermediate.dense.weight": "hidden <- residual",
+            f"{block}.intermediate.dense.bias": "hidden",
+            f"{block}.output.dense.weight": "residual <- hidden",
+            f"{block}.output.dense.bias": "residual",
+            f"{block}.output.LayerNorm.weight": "residual",
+            f"{block}.output.LayerNorm.bias": "residual",
+            f"{prefix}pooler.dense.weight": "residual <- residual",
+            f"{prefix}pooler.dense.bias": "residual",
+            **table,
         },
         probes={
-            "residual": Probe(BLOCK, "output", "residual"),
-            "head": Probe(f"{BLOCK}.attention.output.dense", "input", "(head dim)"),
-            "hidden": Probe(f"{BLOCK}.intermediate.dense", "output", "hidden"),
+            "residual": Probe(block, "output", "residual"),
+            "head": Probe(f"{block}.attention.output.dense", "input", "(head dim)"),
+            "hidden": Probe(f"{block}.intermediate.dense", "output", "hidden"),
         },
         inner_sizes=lambda model: {"dim": model.config.hidden_size // model.config.num_attention_heads},
+        tied=tied or {},
         points={
             "residual": {
                 "branch": (
-                    Probe(f"{BLOCK}.attention.output.dense", "output", "residual"),
-                    Probe(f"{BLOCK}.output.dense", "output", "residual"),
+                    Probe(f"{block}.attention.output.dense", "output", "residual"),
+                    Probe(f"{block}.output.dense", "output", "residual"),
                 )
             },
-            "hidden": {"activation": (Probe(f"{BLOCK}.output.dense", "input", "hidden"),)},
+            "hidden": {"activation": (Probe(f"{block}.output.dense", "input", "hidden"),)},
         },
-        options={"add_pooling_layer": False},
         unsupported=unsupported,
         resized=resized,
     )
-)
+
+
+def dense(layer: str, outputs: str = "residual") -> dict[str, str]:
+    return {f"{layer}.weight": f"{outputs} <- residual", f"{layer}.bias": outputs}
+
+
+def masked_lm(head: str, layer: str, norm: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Rows of a head for masked tokens, and what of it is tied."""
+    norms = (f"{head}.{norm}.weight", f"{head}.{norm}.bias")
+    table = {f"{head}.bias": "vocab", **dense(f"{head}.{layer}"), **dict.fromkeys(norms, "residual")}
+    tied = {f"{head}.decoder.weight": norms, f"{head}.decoder.bias": ()}
+    return table | dense(f"{head}.decoder", "vocab"), tied
+
+
+register(family("BERT", "Model", {}))
+register(family("RoBERTa", "Model", {}))
+rows, tied = masked_lm("cls.predictions", "transform.dense", "transform.LayerNorm")
+register(family("BERT", "ForMaskedLM", rows, "bert.", tied))
+rows, tied = masked_lm("lm_head", "dense", "layer_norm")
+register(family("RoBERTa", "ForMaskedLM", rows, "roberta.", tied))
+for head in ("ForSequenceClassification", "ForTokenClassification"):
+    register(family("BERT", head, dense("classifier", "label"), "bert."))
+    rows = dense("classifier", "label") | dense("classifier.dense") | dense("classifier.out_proj", "label")
+    register(family("RoBERTa", head, rows, "roberta."))

@@ -1,13 +1,13 @@
-"""Hugging Face Llama, Mistral, Qwen2 and Qwen3, with their heads: RMSNorm, gated MLP, grouped queries.
+"""Hugging Face Llama, Mistral, Qwen2 and Qwen3, with their heads or none: RMSNorm, gated MLP, grouped queries.
 
 A unit of the axis `head` is a key/value head with all its query heads, which are cut together.
 """
 
+from itertools import product
+
 from ...errors import SubcloningError
 from ..axes import Family, Probe, register
 from .shape import heads_and_blocks
-
-BLOCK = "model.layers.{block}"
 
 
 def resized(parent, *, heads: int | None = None, hidden: int | None = None, **shape) -> dict:
@@ -31,63 +31,82 @@ def unsupported(model) -> str:
     return f"its blocks are of several kinds, {', '.join(sorted(kinds))}" if len(kinds) > 1 else ""
 
 
-def sizes(model) -> dict[str, int]:
-    attention = model.model.layers[0].self_attn
+def sizes(body) -> dict[str, int]:
+    attention = body.layers[0].self_attn
     return {"dim": attention.head_dim, "query": attention.num_key_value_groups}
 
 
-TABLE = {
-    "model.embed_tokens.weight": "vocab residual",
-    f"{BLOCK}.input_layernorm.weight": "residual",
-    f"{BLOCK}.self_attn.q_proj.weight": "(head query dim) <- residual",
-    f"{BLOCK}.self_attn.q_proj.bias": "(head query dim)",
-    f"{BLOCK}.self_attn.k_proj.weight": "(head dim) <- residual",
-    f"{BLOCK}.self_attn.k_proj.bias": "(head dim)",
-    f"{BLOCK}.self_attn.v_proj.weight": "(head dim) <- residual",
-    f"{BLOCK}.self_attn.v_proj.bias": "(head dim)",
-    f"{BLOCK}.self_attn.q_norm.weight": "dim",
-    f"{BLOCK}.self_attn.k_norm.weight": "dim",
-    f"{BLOCK}.self_attn.o_proj.weight": "residual <- (head query dim)",
-    f"{BLOCK}.self_attn.o_proj.bias": "residual",
-    f"{BLOCK}.post_attention_layernorm.weight": "residual",
-    f"{BLOCK}.mlp.gate_proj.weight": "hidden <- residual",
-    f"{BLOCK}.mlp.gate_proj.bias": "hidden",
-    f"{BLOCK}.mlp.up_proj.weight": "hidden <- residual",
-    f"{BLOCK}.mlp.up_proj.bias": "hidden",
-    f"{BLOCK}.mlp.down_proj.weight": "residual <- hidden",
-    f"{BLOCK}.mlp.down_proj.bias": "residual",
-    "model.norm.weight": "residual",
-    "lm_head.weight": "vocab <- residual",
-}
+def table(prefix: str = "model.") -> dict[str, str]:
+    """Of the body, whose names begin with `prefix`."""
+    block = f"{prefix}layers.{{block}}"
+    attention, mlp = f"{block}.self_attn", f"{block}.mlp"
+    return {
+        f"{prefix}embed_tokens.weight": "vocab residual",
+        f"{block}.input_layernorm.weight": "residual",
+        f"{attention}.q_proj.weight": "(head query dim) <- residual",
+        f"{attention}.q_proj.bias": "(head query dim)",
+        f"{attention}.k_proj.weight": "(head dim) <- residual",
+        f"{attention}.k_proj.bias": "(head dim)",
+        f"{attention}.v_proj.weight": "(head dim) <- residual",
+        f"{attention}.v_proj.bias": "(head dim)",
+        f"{attention}.q_norm.weight": "dim",
+        f"{attention}.k_norm.weight": "dim",
+        f"{attention}.o_proj.weight": "residual <- (head query dim)",
+        f"{attention}.o_proj.bias": "residual",
+        f"{block}.post_attention_layernorm.weight": "residual",
+        f"{mlp}.gate_proj.weight": "hidden <- residual",
+        f"{mlp}.gate_proj.bias": "hidden",
+        f"{mlp}.up_proj.weight": "hidden <- residual",
+        f"{mlp}.up_proj.bias": "hidden",
+        f"{mlp}.down_proj.weight": "residual <- hidden",
+        f"{mlp}.down_proj.bias": "residual",
+        f"{prefix}norm.weight": "residual",
+    }
 
-for name in ("Llama", "Mistral", "Qwen2", "Qwen3"):
+
+def probes(prefix: str = "model.") -> dict[str, Probe]:
+    return {
+        "residual": Probe(f"{prefix}layers.{{block}}", "output", "residual"),
+        "head": Probe(f"{prefix}layers.{{block}}.self_attn.o_proj", "input", "(head query dim)"),
+        "hidden": Probe(f"{prefix}layers.{{block}}.mlp.down_proj", "input", "hidden"),
+    }
+
+
+def points(prefix: str = "model.") -> dict[str, dict[str, tuple[Probe, ...]]]:
+    block = f"{prefix}layers.{{block}}"
+    branch = (
+        Probe(f"{block}.self_attn.o_proj", "output", "residual"),
+        Probe(f"{block}.mlp.down_proj", "output", "residual"),
+    )
+    return {"residual": {"branch": branch}, "hidden": {"gate": (Probe(f"{block}.mlp.gate_proj", "output", "hidden"),)}}
+
+
+def norms(prefix: str = "model.", head: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
+    block = f"{prefix}layers.{{block}}"
+    return {
+        f"{block}.input_layernorm": tuple(f"{block}.self_attn.{part}_proj" for part in "qkv"),
+        f"{block}.post_attention_layernorm": (f"{block}.mlp.gate_proj", f"{block}.mlp.up_proj"),
+        f"{prefix}norm": head,
+    }
+
+
+# Class -> what its head is called; and that of the body alone.
+HEADS = {"ForCausalLM": "lm_head", "ForSequenceClassification": "score", "ForTokenClassification": "score", "Model": ""}
+
+for name, (kind, head) in product(("Llama", "Mistral", "Qwen2", "Qwen3"), HEADS.items()):
+    prefix = "model." if head else ""
+    rows = {f"{head}.weight": f"{'vocab' if head == 'lm_head' else 'label'} <- residual", f"{head}.bias": "label"}
     register(
         Family(
             name=f"HF {name}",
-            model_class=f"transformers.models.{name.lower()}.modeling_{name.lower()}.{name}ForCausalLM",
-            table=TABLE,
-            probes={
-                "residual": Probe(BLOCK, "output", "residual"),
-                "head": Probe(f"{BLOCK}.self_attn.o_proj", "input", "(head query dim)"),
-                "hidden": Probe(f"{BLOCK}.mlp.down_proj", "input", "hidden"),
-            },
-            inner_sizes=sizes,
-            scoring_kwargs={"use_cache": False, "logits_to_keep": 1},
-            tied={"lm_head.weight": ("model.norm.weight",)},
-            points={
-                "residual": {
-                    "branch": (
-                        Probe(f"{BLOCK}.self_attn.o_proj", "output", "residual"),
-                        Probe(f"{BLOCK}.mlp.down_proj", "output", "residual"),
-                    )
-                },
-                "hidden": {"gate": (Probe(f"{BLOCK}.mlp.gate_proj", "output", "hidden"),)},
-            },
-            norms={
-                f"{BLOCK}.input_layernorm": tuple(f"{BLOCK}.self_attn.{part}_proj" for part in "qkv"),
-                f"{BLOCK}.post_attention_layernorm": (f"{BLOCK}.mlp.gate_proj", f"{BLOCK}.mlp.up_proj"),
-                "model.norm": ("lm_head",),
-            },
+            model_class=f"transformers.models.{name.lower()}.modeling_{name.lower()}.{name}{kind}",
+            table=table(prefix) | (rows if head else {}),
+            probes=probes(prefix),
+            inner_sizes=lambda model: sizes(model.base_model),
+            scoring_kwargs={"use_cache": False} | ({"logits_to_keep": 1} if head == "lm_head" else {}),
+            tied={"lm_head.weight": ("model.norm.weight",)} if head == "lm_head" else {},
+            points=points(prefix),
+            norms=norms(prefix, (head,) if head else ()),
             unsupported=unsupported,
             resized=resized,
         )

@@ -1,4 +1,6 @@
-"""timm's VisionTransformer: class token or average pooling, LayerScale, register tokens, QK norm, distilled DeiT."""
+"""timm's VisionTransformer, with or without a head: LayerScale, register tokens, QK norm, gated MLP, distilled DeiT."""
+
+from torch import nn
 
 from ..axes import Family, Probe, register
 from .shape import heads_and_blocks
@@ -9,6 +11,8 @@ def unsupported(model) -> str:
 
 
 def unrotatable(model) -> str:
+    if not isinstance(model.norm_pre, nn.Identity):
+        return "norm_pre stands in the stream itself"
     if "max" in model.global_pool:
         return f"global_pool={model.global_pool!r} takes the maximum of each neuron over the tokens"
     if other := {type(block).__name__ for block in model.blocks} - {"Block"}:
@@ -21,10 +25,16 @@ def resized(parent, *, hidden: int | None = None, **shape) -> dict[str, float]:
     attention = parent.blocks[0].attn
     heads, blocks = heads_and_blocks(attention.num_heads, len(parent.blocks), **shape)
     width = heads * attention.head_dim
-    ratio = (
-        {"mlp_ratio": (hidden + 0.5) / width} if hidden else {}
-    )  # which timm multiplies by the width and rounds down
-    return {"embed_dim": width, "num_heads": heads, "depth": blocks} | ratio
+    hidden = hidden or parent.blocks[0].mlp.fc2.in_features * heads // attention.num_heads
+    # timm multiplies the ratio by the width, and rounds down.
+    ratio = (gates(parent) * hidden + 0.5) / width
+    return {"embed_dim": width, "num_heads": heads, "depth": blocks, "mlp_ratio": ratio}
+
+
+def gates(model) -> int:
+    """2 where fc1 makes a gate, too (GluMlp, as in DINOv2 giant), else 1."""
+    mlp = model.blocks[0].mlp
+    return mlp.fc1.out_features // mlp.fc2.in_features
 
 
 VIT = register(
@@ -53,8 +63,8 @@ VIT = register(
             "blocks.{block}.ls1.gamma": "residual",
             "blocks.{block}.norm2.weight": "residual",
             "blocks.{block}.norm2.bias": "residual",
-            "blocks.{block}.mlp.fc1.weight": "hidden <- residual",
-            "blocks.{block}.mlp.fc1.bias": "hidden",
+            "blocks.{block}.mlp.fc1.weight": "(gate hidden) <- residual",
+            "blocks.{block}.mlp.fc1.bias": "(gate hidden)",
             "blocks.{block}.mlp.fc2.weight": "residual <- hidden",
             "blocks.{block}.mlp.fc2.bias": "residual",
             "blocks.{block}.ls2.gamma": "residual",
@@ -70,9 +80,9 @@ VIT = register(
         probes={
             "residual": Probe("blocks.{block}", "output", "residual"),
             "head": Probe("blocks.{block}.attn.proj", "input", "(head dim)"),
-            "hidden": Probe("blocks.{block}.mlp.fc1", "output", "hidden"),
+            "hidden": Probe("blocks.{block}.mlp.fc1", "output", "(gate hidden)"),
         },
-        inner_sizes=lambda model: {"qkv": 3, "dim": model.blocks[0].attn.head_dim},
+        inner_sizes=lambda model: {"qkv": 3, "dim": model.blocks[0].attn.head_dim, "gate": gates(model)},
         points={
             "residual": {
                 "branch": (
@@ -83,15 +93,14 @@ VIT = register(
             "hidden": {"activation": (Probe("blocks.{block}.mlp.fc2", "input", "hidden"),)},
         },
         norms={
-            "norm_pre": (),  # its output is the stream
             "blocks.{block}.norm1": ("blocks.{block}.attn.qkv",),
             "blocks.{block}.norm2": ("blocks.{block}.mlp.fc1",),
             "norm": ("head", "head_dist"),
             "fc_norm": ("head",),
         },
         gains={
-            "blocks.{block}.ls1.gamma": "blocks.{block}.attn.proj",
-            "blocks.{block}.ls2.gamma": "blocks.{block}.mlp.fc2",
+            "blocks.{block}.ls1.gamma": ("blocks.{block}.attn.proj",),
+            "blocks.{block}.ls2.gamma": ("blocks.{block}.mlp.fc2",),
         },
         unsupported=unsupported,
         unrotatable=unrotatable,

@@ -1,0 +1,65 @@
+"""Hugging Face GPT-NeoX (Pythia) with its head: the blocks' two layers side by side, or one after the other."""
+
+from ..axes import Family, Probe, register
+from .shape import heads_and_blocks
+
+BLOCK = "gpt_neox.layers.{block}"
+
+
+def resized(parent, *, hidden: int | None = None, **shape) -> dict[str, int]:
+    """Arguments of `GPTNeoXConfig` for a child, whose heads keep their size; `shape`: see `heads_and_blocks`."""
+    config = parent.config
+    before = config.num_attention_heads
+    heads, blocks = heads_and_blocks(before, config.num_hidden_layers, **shape)
+    sizes = {name: getattr(config, name) * heads // before for name in ("hidden_size", "intermediate_size")}
+    sizes["intermediate_size"] = hidden or sizes["intermediate_size"]
+    return sizes | {"num_attention_heads": heads, "num_hidden_layers": blocks}
+
+
+register(
+    Family(
+        name="HF GPT-NeoX",
+        model_class="transformers.models.gpt_neox.modeling_gpt_neox.GPTNeoXForCausalLM",
+        table={
+            "gpt_neox.embed_in.weight": "vocab residual",
+            f"{BLOCK}.input_layernorm.weight": "residual",
+            f"{BLOCK}.input_layernorm.bias": "residual",
+            f"{BLOCK}.post_attention_layernorm.weight": "residual",
+            f"{BLOCK}.post_attention_layernorm.bias": "residual",
+            f"{BLOCK}.attention.query_key_value.weight": "(head qkv dim) <- residual",
+            f"{BLOCK}.attention.query_key_value.bias": "(head qkv dim)",
+            f"{BLOCK}.attention.dense.weight": "residual <- (head dim)",
+            f"{BLOCK}.attention.dense.bias": "residual",
+            f"{BLOCK}.mlp.dense_h_to_4h.weight": "hidden <- residual",
+            f"{BLOCK}.mlp.dense_h_to_4h.bias": "hidden",
+            f"{BLOCK}.mlp.dense_4h_to_h.weight": "residual <- hidden",
+            f"{BLOCK}.mlp.dense_4h_to_h.bias": "residual",
+            "gpt_neox.final_layer_norm.weight": "residual",
+            "gpt_neox.final_layer_norm.bias": "residual",
+            "lm_head.weight": "vocab <- residual",
+        },
+        probes={
+            "residual": Probe(BLOCK, "output", "residual"),
+            "head": Probe(f"{BLOCK}.attention.dense", "input", "(head dim)"),
+            "hidden": Probe(f"{BLOCK}.mlp.dense_h_to_4h", "output", "hidden"),
+        },
+        inner_sizes=lambda model: {"qkv": 3, "dim": model.config.hidden_size // model.config.num_attention_heads},
+        scoring_kwargs={"use_cache": False, "logits_to_keep": 1},
+        tied={"lm_head.weight": ("gpt_neox.final_layer_norm.weight", "gpt_neox.final_layer_norm.bias")},
+        points={
+            "residual": {
+                "branch": (
+                    Probe(f"{BLOCK}.attention.dense", "output", "residual"),
+                    Probe(f"{BLOCK}.mlp.dense_4h_to_h", "output", "residual"),
+                )
+            },
+            "hidden": {"activation": (Probe(f"{BLOCK}.mlp.dense_4h_to_h", "input", "hidden"),)},
+        },
+        norms={
+            f"{BLOCK}.input_layernorm": (f"{BLOCK}.attention.query_key_value",),
+            f"{BLOCK}.post_attention_layernorm": (f"{BLOCK}.mlp.dense_h_to_4h",),
+            "gpt_neox.final_layer_norm": ("lm_head",),
+        },
+        resized=resized,
+    )
+)
