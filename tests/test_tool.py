@@ -14,9 +14,19 @@ from datasets import Dataset
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
-from tiny import gpt2, llama, vit
+from tiny import gpt2, llama, randomise, vit
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    PreTrainedTokenizerFast,
+    ViTImageProcessor,
+)
 
 from subcloning import Plan, SubcloningError, child_of, make_plan, save, score, subclone
 from subcloning.tool.__main__ import main
@@ -102,6 +112,52 @@ def test_an_image_model_becomes_a_smaller_one(tmp_path, capsys):
     assert torch.equal(saved["head.bias"], parent.head.bias)  # of the parent, not a fresh one
     assert main(["verify", str(tmp_path / "parent"), "--calibration", str(tmp_path / "images")]) == 0
     assert "verified: permuting" in capsys.readouterr().out
+
+
+def test_what_cannot_be_rotated_is_selected_from(tmp_path):
+    save_for_hf(vit(pre_norm=True), str(tmp_path / "parent"), safe_serialization=True)
+    assert main([str(tmp_path / "parent"), str(tmp_path / "child"), "--width", "0.5", "--scores", "weights"]) == 0
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "0.png")
+    options = ["--width", "0.5", "--calibration", str(tmp_path / "images"), "--samples", "1"]
+    assert main([str(tmp_path / "parent"), str(tmp_path / "other"), *options]) == 0
+    assert Plan.load(tmp_path / "other" / "plan.safetensors").select == "importance"
+
+
+def test_an_image_model_of_transformers_becomes_a_smaller_one(tmp_path):
+    config = Dinov2Config(
+        hidden_size=24, num_hidden_layers=3, num_attention_heads=4, image_size=16, patch_size=8, mlp_ratio=2
+    )
+    parent = randomise(Dinov2ForImageClassification(config))
+    parent.save_pretrained(tmp_path / "parent")
+    size = {"height": 16, "width": 16}
+    ViTImageProcessor(size=size, do_resize=True).save_pretrained(tmp_path / "parent")
+    (tmp_path / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(9):
+        Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(tmp_path / "images" / f"{i}.png")
+    options = ["--width", "0.5", "--calibration", str(tmp_path / "images"), "--samples", "9"]
+    assert main([str(tmp_path / "parent"), str(tmp_path / "child"), *options]) == 0
+    child = Dinov2ForImageClassification.from_pretrained(tmp_path / "child")
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "child")
+    pixels = processor(Image.new("RGB", (20, 24)), return_tensors="pt")["pixel_values"]
+    assert child(pixels).logits.isfinite().all()
+    assert Plan.load(tmp_path / "child" / "plan.safetensors").select == "principal"
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_an_encoder_keeps_the_pooler_that_it_has(checkpoint, text, tmp_path, pooled):
+    config = BertConfig(
+        hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=40, vocab_size=37,
+        max_position_embeddings=16, pad_token_id=0,
+    )  # fmt: skip
+    parent = checkpoint(randomise(BertModel(config, add_pooling_layer=pooled)))
+    options = ["--width", "0.5", "--calibration", str(text), "--samples", "9"]
+    assert main([str(parent), str(tmp_path / "child"), *options]) == 0
+    names = set(load_file(tmp_path / "child" / "model.safetensors"))
+    assert ("pooler.dense.weight" in names) == pooled
+    again = BertModel.from_pretrained(tmp_path / "child", add_pooling_layer=pooled)
+    assert again.config.hidden_size == 12
 
 
 def test_a_dry_run_needs_no_weights(checkpoint, tmp_path, capsys):

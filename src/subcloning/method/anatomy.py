@@ -124,6 +124,14 @@ class Anatomy:
         return found
 
     @property
+    def rotates(self) -> bool:
+        """Whether the residual stream can be rotated, as `norms` finds out."""
+        try:
+            return bool(self.norms)
+        except SubcloningError:
+            return False
+
+    @property
     def has_head(self) -> bool:
         """Whether a layer outside the blocks reads the residual stream; without one it is what the model puts out."""
         outside = (self.layouts[name] for name, block in self.blocks.items() if block is None)

@@ -119,7 +119,7 @@ def push(folder: Path, name: str) -> None:
 def check(parent: Anatomy, batch: Any) -> str:
     """Hold the parent against its family's table, on two short samples."""
     few = {"input_ids": batch["input_ids"][:2, :32]} if isinstance(batch, dict) else batch[:2]
-    found = verify(parent.model, few, rotate=bool(parent.family.norms) and parent.has_head)
+    found = verify(parent.model, few, rotate=parent.rotates)
     rotated = "" if found.rotated is None else f", rotated by {found.rotated:.0e}"
     return f"verified: permuting all units moves outputs by {found.permuted:.0e} of their size{rotated}"
 
@@ -217,9 +217,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             args = parser().parse_args(given)
             checkpoint = find(args.parent, args.revision)
-            family = family_of(checkpoint.empty())
-            rotatable = family.norms and args.scores != "weights"
-            args.select = args.select or ("principal" if rotatable else "importance")
+            rotates = Anatomy(checkpoint.empty()).rotates and args.scores != "weights"
+            args.select = args.select or ("principal" if rotates else "importance")
             build(checkpoint, args.out, args, " ".join(["subclone", *given]))
     except (SubcloningError, OSError) as error:  # a full disk among them
         print(f"subclone: {error}", file=sys.stderr)

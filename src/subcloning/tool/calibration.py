@@ -18,8 +18,8 @@ BATCH = 8
 def batches(checkpoint: Checkpoint, parent: nn.Module, data: str, samples: int) -> list[dict | torch.Tensor]:
     """`samples` samples of `data` for `parent`, in batches of 8. Raises SubcloningError where there are too few."""
     rows: Iterator[torch.Tensor]
-    text = hasattr(parent, "config")  # timm's models have none
-    rows = _tokens(checkpoint, parent, data) if text else _images(parent, data, samples)
+    text = getattr(parent, "main_input_name", "pixel_values") == "input_ids"  # timm's models have no such name
+    rows = _tokens(checkpoint, parent, data) if text else _images(checkpoint, parent, data, samples)
     taken = list(islice(rows, samples))
     if len(taken) < samples:
         what = f"samples of {CONTEXT} tokens" if text else "images"
@@ -64,17 +64,16 @@ def _texts(data: str) -> Iterator[str]:
         raise SubcloningError(f"{data} cannot be read as text: {error}") from error
 
 
-def _images(parent: Any, data: str, samples: int) -> Iterator[torch.Tensor]:
+def _images(checkpoint: Checkpoint, parent: Any, data: str, samples: int) -> Iterator[torch.Tensor]:
     """Images of a folder, however deep, at even distances, as the parent's own evaluation prepares them."""
     from PIL import Image
-    from timm.data import create_transform, resolve_model_data_config
 
     ends = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
     files = sorted(file for file in Path(data).rglob("*") if file.suffix.lower() in ends)
     if not Path(data).is_dir() or not files:
         raise SubcloningError(f"{data}: expected a folder of images, {', '.join(sorted(ends))}")
-    transform: Any = create_transform(**resolve_model_data_config(parent), is_training=False)
-    mode = "L" if parent.patch_embed.proj.in_channels == 1 else "RGB"
+    transform, channels = checkpoint.images(parent)
+    mode = "L" if channels == 1 else "RGB"
     for file in files[:: max(1, len(files) // samples)]:
         with Image.open(file) as image:
             yield transform(image.convert(mode))

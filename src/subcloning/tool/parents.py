@@ -1,6 +1,7 @@
 """Checkpoints as their own library knows them: found, loaded whole, resized, and saved for that library alone."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +38,9 @@ class Checkpoint(Protocol):
 
     def loading(self, folder: Path) -> str:
         """The line of Python that does so."""
+
+    def images(self, parent: Any) -> tuple[Callable, int]:
+        """What makes of an image what the parent takes, as its own evaluation does; and of how many channels."""
 
 
 def find(place: str, revision: str | None = None) -> Checkpoint:
@@ -153,11 +157,11 @@ class Transformers:
         return child
 
     def save(self, child: Any, folder: Path) -> None:
-        from transformers import AutoTokenizer, GenerationConfig
+        from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 
         dtype = getattr(self.config, "dtype", None)
         child.to(dtype if isinstance(dtype, torch.dtype) else torch.float32).save_pretrained(folder)
-        for kind in (AutoTokenizer, GenerationConfig):
+        for kind in (AutoTokenizer, AutoImageProcessor, GenerationConfig):
             try:
                 kind.from_pretrained(self.place, revision=self.revision or "main").save_pretrained(folder)
             except (OSError, ValueError, KeyError):  # the parent has none
@@ -165,6 +169,15 @@ class Transformers:
 
     def loading(self, folder: Path) -> str:
         return f'transformers.{self.architecture.__name__}.from_pretrained("{folder}")'
+
+    def images(self, parent: Any) -> tuple[Callable, int]:
+        from transformers import AutoImageProcessor
+
+        try:
+            processor = AutoImageProcessor.from_pretrained(self.place, revision=self.revision or "main")
+        except (OSError, ValueError, KeyError) as error:
+            raise SubcloningError(f"{self.place} has no image processor: {error}") from error
+        return lambda image: processor(image, return_tensors="pt")["pixel_values"][0], parent.config.num_channels
 
 
 class Timm:
@@ -204,6 +217,12 @@ class Timm:
 
     def loading(self, folder: Path) -> str:
         return f'timm.create_model("local-dir:{folder}", pretrained=True)'
+
+    def images(self, parent: Any) -> tuple[Callable, int]:
+        from timm.data import create_transform, resolve_model_data_config
+
+        transform: Any = create_transform(**resolve_model_data_config(parent), is_training=False)
+        return transform, parent.patch_embed.proj.in_channels
 
 
 def shape_of(checkpoint: Checkpoint, **shape: Any) -> dict:

@@ -55,6 +55,8 @@ def flops(model: Any) -> int:
         if hasattr(model, "patch_embed"):
             proj = model.patch_embed.proj
             model(torch.zeros(1, proj.in_channels, *model.patch_embed.img_size))
+        elif model.main_input_name == "pixel_values":
+            model(torch.zeros(1, model.config.num_channels, *2 * [model.config.image_size]))
         else:
             length = min(256, model.config.max_position_embeddings)
             mask = torch.ones(1, 1, length, length, dtype=torch.bool)
