@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
@@ -59,8 +60,8 @@ def save_tensors(path: str | os.PathLike, kind: str, header: dict, tensors: dict
         save_file(tensors, temporary, metadata={kind: json.dumps(header)})
 
 
-def load_tensors(path: str | os.PathLike, kind: str) -> tuple[dict, dict[str, Tensor]]:
-    """(header, tensors) of a file written by `save_tensors` with the same `kind`."""
+def load_tensors(path: str | os.PathLike, kind: str, hints: dict[str, Any]) -> tuple[dict, dict[str, Tensor]]:
+    """(header, tensors) of a file written by `save_tensors` with the same `kind`; hints: what a header may hold."""
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
@@ -70,4 +71,24 @@ def load_tensors(path: str | os.PathLike, kind: str) -> tuple[dict, dict[str, Te
         raise SubcloningError(f"{path} is damaged or not a safetensors file ({error}): make it again") from error
     if kind not in header:
         raise SubcloningError(f"{path} holds no {kind}, only {sorted(header) or 'tensors'}")
-    return json.loads(header[kind]), tensors
+    try:
+        found = json.loads(header[kind])
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(name in hints and fits(x, hints[name]) for name, x in found.items()):
+        raise SubcloningError(f"{path} is damaged, or of another version: make it again")
+    return found, tensors
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether `value`, as JSON has it, is of type `hint`: of plain types, lists, tuples (lists in JSON) and dicts."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is list:
+        return isinstance(value, list) and all(fits(x, arguments[0]) for x in value)
+    if origin is tuple:
+        return isinstance(value, list) and len(value) == len(arguments) and all(map(fits, value, arguments))
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(x, arguments[1]) for x in value.values())
+    if arguments:  # A | B
+        return any(fits(value, one) for one in arguments)
+    return type(value) is hint or (hint is float and type(value) is int) or (hint is type(None) and value is None)

@@ -1,6 +1,7 @@
 """A model seen through its family's table: which tensors it has, how they are shared, and how long each axis is."""
 
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property
 from math import prod
 
@@ -15,13 +16,14 @@ class Anatomy:
     """A model seen through its family's table. Reads only names and shapes, so the meta device will do.
 
     model: the model itself.
+    values: name -> values of a model on the meta device, which `anatomy[name]` then reads there (see `shards`).
     tensors: every parameter and persistent buffer once; a tied tensor goes by the name of what it is tied to.
     aliases: every name, tied ones included, to the name in `tensors`.
     rows, layouts, blocks: each tensor's row of the table, its axes, and its block number (or None).
     sizes: axis key (see `Family.key`) -> size.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, values: Mapping[str, Tensor] | None = None):
         self.model, self.family = model, family_of(model)
         self.tensors: dict[str, Tensor] = {}
         self.aliases: dict[str, str] = {}
@@ -54,6 +56,7 @@ class Anatomy:
         self.inner = self.family.inner_sizes(model)
         for name, tensor in self.tensors.items():
             self._solve_sizes(name, tensor)
+        self.values = self.tensors if values is None else values
 
     @classmethod
     def of(cls, model: "nn.Module | Anatomy") -> "Anatomy":
@@ -95,8 +98,8 @@ class Anatomy:
         return self.inner.get(axis) or self.sizes.get(self.family.key(axis, block))
 
     def __getitem__(self, name: str) -> Tensor:
-        """The tensor of any name, tied ones included."""
-        return self.tensors[self.aliases[name]]
+        """The values of any name, tied ones included."""
+        return self.values[self.aliases[name]]
 
     @cached_property
     def norms(self) -> dict[str, tuple[str, ...]]:
@@ -152,8 +155,8 @@ class Anatomy:
         once more by way of float16, after a stroke.
         """
         direct, by_half = hashlib.sha256(), hashlib.sha256()
-        for name, tensor in self.tensors.items():
-            if tensor.is_meta:
+        for name in self.tensors:
+            if (tensor := self[name]).is_meta:
                 return ""
             flat = tensor.detach().reshape(-1)
             sample = flat[:: max(1, flat.numel() // 64)][:64]

@@ -24,6 +24,18 @@ SCORED = ("importance", "least", "principal")
 BLOCKS = ("middle", "first", "last", "uniform", "least")
 
 
+HEADER = {  # of its file
+    "family": str,
+    "select": str,
+    "blocks": list[int],
+    "sizes": dict[str, tuple[int | None, int | None]],
+    "fresh": list[str],
+    "ignored": list[str],
+    "energy": float,
+    "parent": str,
+}
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is kept. `print(plan)` shows it as a table.
@@ -78,8 +90,17 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Plan":
-        header, maps = load_tensors(path, "plan")
-        sizes = {key: tuple(pair) for key, pair in header.pop("sizes").items()}
+        """Raises SubcloningError where the file is damaged, or of another version."""
+        header, maps = load_tensors(path, "plan", HEADER)
+        sizes = {key: tuple(pair) for key, pair in header.pop("sizes", {}).items()}
+        if (
+            HEADER.keys() - header.keys() != {"sizes"}
+            or None in sizes.get("block", (None,))
+            or not 0 < header["energy"] < 1.1
+            or not all(size is None or size > 0 for pair in sizes.values() for size in pair)
+            or not all((x.ndim, x.dtype) in ((1, torch.int64), (2, torch.float32)) for x in maps.values())
+        ):
+            raise SubcloningError(f"{path} is damaged, or of another version: make it again")
         return cls(**header, sizes=sizes, maps=maps)
 
     def __str__(self) -> str:

@@ -20,6 +20,7 @@ Each layer that reads a norm is scaled by sqrt(d / d'), which is exact here, and
 the stream's energy that V keeps, since the child's norms stretch what is left of the stream to full length.
 """
 
+import copy
 from collections.abc import Collection
 from itertools import product
 from typing import Any
@@ -27,7 +28,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import SubcloningError
 from .anatomy import Anatomy
 from .axes import Family
 
@@ -44,9 +44,12 @@ def is_centred(anatomy: Anatomy) -> bool:
     """Whether any of the model's norms subtracts the stream's mean: told by calling them, whatever their class."""
 
     def ignores_mean(norm: Any) -> bool:
+        if norm.weight.is_meta:  # what it does with a gain of one
+            norm = copy.deepcopy(norm).to_empty(device="cpu")
+            for values, constant in (norm.weight, 1.0), (getattr(norm, "bias", None), 0.0):
+                if values is not None:
+                    values.fill_(constant)
         weight = norm.weight.detach()
-        if weight.is_meta:
-            raise SubcloningError("the parent is on the meta device and has no values: build it on a real device")
         x = torch.randn(4, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
         moved, size = (norm(x + 1) - norm(x)).norm(), (norm(x) - norm(-x)).norm()
         return bool(moved < 0.1 * size)

@@ -9,6 +9,7 @@ all of it. `scoring` makes them.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -33,6 +34,9 @@ STATISTICS: dict[str, tuple[Callable[[Tensor], list[Tensor]], Callable[..., Tens
 # Statistic -> what is made of the means, those of `score_weights` too.
 FINISH = {name: finish for name, (_, finish) in STATISTICS.items()} | {"weights": torch.sqrt}
 STREAM, INFLUENCE = "stream", "influence"
+
+
+HEADER = {"counts": dict[str, int], "parent": str, "statistic": str, "points": dict[str, str], "equal_votes": bool}
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,17 @@ class Scores:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Scores":
-        header, sums = load_tensors(path, "scores")
-        if header.get("counts", {}).keys() != sums.keys():
+        """Raises SubcloningError where the file is damaged, or of another version."""
+        header, sums = load_tensors(path, "scores", HEADER)
+        shapes = {STREAM: 2, **{key: 1 for key in sums if key.startswith(f"{INFLUENCE}.")}}
+        if (
+            HEADER.keys() != header.keys()
+            or header["counts"].keys() != sums.keys()
+            or header["statistic"] not in FINISH
+            or not all(count > 0 for count in header["counts"].values())
+            or not all(key == STREAM or re.fullmatch(r"[a-z_]+\.\d+", key, re.ASCII) for key in sums)
+            or not all(x.dtype == torch.float64 and x.ndim == shapes.get(key, 3) for key, x in sums.items())
+        ):
             raise SubcloningError(f"{path} is not whole, or older than this version, which keeps sums: score again")
         return cls(sums, **header)
 

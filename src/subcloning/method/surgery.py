@@ -6,7 +6,7 @@ Maps come from a `Plan`, axes and fan-in from the family's table; nothing here k
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 
 import torch
@@ -39,28 +39,70 @@ def apply_plan(
     NaN or infinite value; and on the way if a tensor overflows the child's dtype.
     """
     p, c = Anatomy.of(parent), Anatomy.of(child)
-    _check(plan, p, c)
-    folded = Folded(p, c.tied) if plan.rotated else None
-    for norm in folded.unfolded if folded else ():
-        if not plan.rotates(f"{norm}.weight:residual"):
-            raise SubcloningError(
-                f"the plan has no rotated map of {norm}.weight, as one of an older version has none: make it again"
-            )
-    given = p if folded is None else folded
+    check_shapes(plan, p, c)
+    _check_values(p, c)
+    cut = Cut(plan, p, c, scale, scale_tied)
     for name, target in c.tensors.items():
-        if name in plan.fresh:
-            continue
-        factor = fan_in_factor(plan, c, name, scale_tied) if scale else 1.0
-        source = given[source_name(c, name, plan.blocks)]
-        transplant(source, target, c.layouts[name], plan.maps_of(name, c), p.inner, factor)
+        if name not in plan.fresh:
+            cut.write(name, target)
+    for norm in cut.solved:
+        c[f"{norm}.bias"].copy_(cut.bias(norm, c.__getitem__))
+    return c.model
+
+
+class Cut:
+    """What a plan keeps of a parent for a child, one tensor at a time; arguments as for `apply_plan`."""
+
+    def __init__(self, plan: Plan, parent: Anatomy, child: Anatomy, scale: bool = True, scale_tied: bool = True):
+        self.plan, self.parent, self.child, self.scale, self.scale_tied = plan, parent, child, scale, scale_tied
+        self.folded = Folded(parent, child.tied) if plan.rotated else None
+        for norm in self.folded.unfolded if self.folded else ():
+            if not plan.rotates(f"{norm}.weight:residual"):
+                raise SubcloningError(
+                    f"the plan has no rotated map of {norm}.weight, as one of an older version has none: make it again"
+                )
+
+    def write(self, name: str, target: Tensor) -> None:
+        """Fill `target` with child tensor `name`; a bias in `solved` is filled with zeros."""
+        plan, c = self.plan, self.child
+        factor = fan_in_factor(plan, c, name, self.scale_tied) if self.scale else 1.0
+        source = (self.folded or self.parent)[source_name(c, name, plan.blocks)]
+        transplant(source, target, c.layouts[name], plan.maps_of(name, c), self.parent.inner, factor)
         if not is_finite(target):
+            if not is_finite(source):
+                raise SubcloningError(f"the parent's tensor of the child's {name} holds NaN or infinite values")
             raise SubcloningError(
                 f"{name} overflows the child's {target.dtype}, and the child is filled in part: build it anew in "
                 "bfloat16 or float32"
             )
-    if folded is not None:
-        _restore_constants(plan, folded, c)
-    return c.model
+
+    @property
+    def solved(self) -> list[str]:
+        """The child's norms whose bias is found last, by `bias`."""
+        if self.folded is None:
+            return []
+        mother = {norm: source_name(self.child, f"{norm}.weight", self.plan.blocks) for norm in self.child.norms}
+        return [norm for norm, name in mother.items() if self.folded.loses_bias(name.removesuffix(".weight"))]
+
+    def bias(self, norm: str, weight_of: Callable[[str], Tensor]) -> Tensor:
+        """The bias of a norm that not all readers have a bias for: by least squares, the one with which the child's
+        readers, whose weights are `weight_of` their names, put out the constants that the parent's do."""
+        assert self.folded is not None  # see solved
+        plan, child = self.plan, self.child
+        size = len(child.tensors[f"{norm}.bias"])
+        products, wanted = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+        for name in (f"{reader}.weight" for reader in child.norms[norm]):
+            layout, source = child.layouts[name], source_name(child, name, plan.blocks).removesuffix(".weight")
+            weight = weight_of(name).movedim(layout.dim_of("residual"), -1)
+            constant = weight.new_empty(len(weight))
+            transplant(
+                self.folded.constant(source), constant, layout.outputs, plan.maps_of(name, child), self.parent.inner
+            )
+            for some, values in zip(weight.split(4096), constant.split(4096), strict=True):  # a head may have many rows
+                some, values = some.double().cpu(), values.double().cpu()
+                products += some.T @ some
+                wanted += some.T @ values
+        return torch.linalg.lstsq(products, wanted[:, None], driver="gelsd").solution[:, 0]
 
 
 def transplant(
@@ -128,31 +170,8 @@ def permute(parent: nn.Module, scores: Scores) -> nn.Module:
     return apply_plan(plan, p, copy.deepcopy(p.model))
 
 
-def _restore_constants(plan: Plan, folded: Folded, child: Anatomy) -> None:
-    """Set each norm's bias that not all readers have a bias for: by least squares, to the one with which the child's
-    readers put out the constants that the parent's do."""
-    for norm, readers in child.norms.items():
-        mother = source_name(child, f"{norm}.weight", plan.blocks).removesuffix(".weight")
-        if not folded.loses_bias(mother):
-            continue
-        size = len(child[f"{norm}.bias"])
-        products, wanted = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
-        for name in (f"{reader}.weight" for reader in readers):
-            layout, source = child.layouts[name], source_name(child, name, plan.blocks).removesuffix(".weight")
-            weight = child[name].movedim(layout.dim_of("residual"), -1)
-            constant = weight.new_empty(len(weight))
-            transplant(
-                folded.constant(source), constant, layout.outputs, plan.maps_of(name, child), folded.parent.inner
-            )
-            for some, values in zip(weight.split(4096), constant.split(4096), strict=True):  # a head may have many rows
-                some, values = some.double().cpu(), values.double().cpu()
-                products += some.T @ some
-                wanted += some.T @ values
-        solved = torch.linalg.lstsq(products, wanted[:, None], driver="gelsd")
-        child[f"{norm}.bias"].copy_(solved.solution[:, 0])
-
-
-def _check(plan: Plan, p: Anatomy, c: Anatomy) -> None:
+def check_shapes(plan: Plan, p: Anatomy, c: Anatomy) -> None:
+    """Raise SubcloningError unless the plan is whole, and for a parent and a child of these shapes."""
     if not plan.family == p.family.name == c.family.name:
         raise SubcloningError(
             f"the plan is for {plan.family}, the parent a {p.family.name}, the child a {c.family.name}"
@@ -186,6 +205,9 @@ def _check(plan: Plan, p: Anatomy, c: Anatomy) -> None:
                     f"the plan has no map of {pair[1]} indices for {name}, axis {axis}, which are below {pair[0]}, "
                     f"or of {pair[1]} rows of finite numbers: make it again"
                 )
+
+
+def _check_values(p: Anatomy, c: Anatomy) -> None:
     for what, anatomy in (("parent", p), ("child", c)):
         if any(tensor.is_meta for tensor in anatomy.tensors.values()):
             raise SubcloningError(f"the {what} is on the meta device and has no values: build it on a real device")

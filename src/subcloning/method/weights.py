@@ -19,10 +19,11 @@ def score_weights(parent: nn.Module | Anatomy) -> Scores:
     """
     anatomy = Anatomy.of(parent)
     sums: dict[str, Tensor] = {}
-    for name, tensor in anatomy.tensors.items():
+    for name in anatomy.tensors:
         layout, block = anatomy.layouts[name], anatomy.blocks[name]
         if block is None or not layout.fan_in:
             continue
+        tensor = anatomy[name]
         dims, names = layout.einops
         sizes = {name: anatomy.size(axis, block) for name, axis in zip(names, layout.axes, strict=True) if name != "1"}
         for name, axis in zip(names, layout.axes, strict=True):

@@ -4,6 +4,7 @@
     subclone PARENT OUT --width 0.5 --dry-run                           its shape and cost, without any weights
     subclone inspect OUT                                                what was kept
     subclone verify PARENT --calibration text.txt                       whether the parent is as its family's table says
+    subclone score PARENT scores.safetensors --calibration text.txt     scores, once for children of many shapes
 
 PARENT is a folder that transformers or timm has saved, a run of subcloning.train, a timm name, or a name on the Hub.
 """
@@ -27,6 +28,7 @@ from ..method.plan import SCORED, SELECTIONS, Plan, make_plan
 from ..method.refit import refit
 from ..method.scores import Scores
 from ..method.scoring import score
+from ..method.shards import Shards, write_child
 from ..method.surgery import apply_plan
 from ..method.verification import verify
 from ..method.weights import score_weights
@@ -49,8 +51,11 @@ def build(checkpoint: Checkpoint, out: Path, args: argparse.Namespace, command: 
         return
     _check_scores(args)
     _check_room(out, empty)
-    parent = checkpoint.trained()
-    p, child = Anatomy(parent), checkpoint.child(shape)
+    if args.stream:
+        p, child = Shards(checkpoint.folder()).anatomy(big), empty
+    else:
+        p, child = Anatomy(checkpoint.trained()), checkpoint.child(shape)
+    parent = p.model
     data = batches(checkpoint, parent, args.calibration, args.samples) if args.calibration else None
     checked = "not verified: no data"
     if data:
@@ -59,15 +64,22 @@ def build(checkpoint: Checkpoint, out: Path, args: argparse.Namespace, command: 
     scores: Scores | None = None
     if args.scores == "weights":
         scores = score_weights(p)
+    elif args.scores != "activations":
+        scores = Scores.load(args.scores)
     elif data:
         scores = score(p, reported(data, "scored"), stream=args.select == "principal")
     plan = make_plan(p, child, scores, select=args.select, blocks=args.blocks)
-    apply_plan(plan, p, child, scale=args.scale)
+    if not args.stream:
+        apply_plan(plan, p, child, scale=args.scale)
     if args.refit and data:
         refit(plan, p, child, reported(data, "re-fitted"))
     print(plan)
     with atomic(out) as folder:
         checkpoint.save(child, folder)
+        if args.stream:
+            for done, count in write_child(plan, p, Anatomy(child), folder, scale=args.scale):
+                print(f"\rwrote {done} of {count} tensors", end="", file=sys.stderr, flush=True)
+            print(file=sys.stderr)
         plan.save(folder / PLAN)
         facts = {"units were scored on": _scored_on(args), "table of the family": checked, "made by": f"`{command}`"}
         (folder / "README.md").write_text(card(out.name, checkpoint, parent, child, plan, facts))
@@ -77,14 +89,19 @@ def build(checkpoint: Checkpoint, out: Path, args: argparse.Namespace, command: 
 
 
 def _check_scores(args: argparse.Namespace) -> None:
+    if args.stream and (args.calibration or args.refit):
+        raise SubcloningError(
+            "--stream never has the parent in memory, which --calibration and --refit need: score it where it fits "
+            "(`subclone score`), and give --scores FILE"
+        )
     if args.scores == "weights" and (args.select == "principal" or args.blocks == "least"):
         what = "--blocks least" if args.blocks == "least" else "--select principal"
         raise SubcloningError(f"--scores weights does not tell what {what} needs: give --calibration instead")
     scored = args.select in SCORED or args.blocks == "least"
-    if scored and args.scores != "weights" and not args.calibration:
+    if scored and args.scores == "activations" and not args.calibration:
         raise SubcloningError(
             f"--select {args.select} needs data to score units by: --calibration text.txt, a folder of text or images, "
-            "or a set of `datasets`; without any, --scores weights, or --select uniform"
+            "or a set of `datasets`; without any, --scores weights or a file of scores, or --select uniform"
         )
     if args.refit and not args.calibration:
         raise SubcloningError("--refit needs --calibration")
@@ -101,6 +118,8 @@ def _check_room(out: Path, child: torch.nn.Module) -> None:
 def _scored_on(args: argparse.Namespace) -> str:
     if args.scores == "weights":
         return "the norms of their weights, without data"
+    if args.scores != "activations":
+        return f"what {Path(args.scores).name} says"
     return f"{args.samples} samples of {Path(args.calibration).name}" if args.calibration else "nothing"
 
 
@@ -177,15 +196,38 @@ def parser() -> argparse.ArgumentParser:
         "--samples", type=count, default=128, help="how much of it: images, or 256 tokens each (default: 128)"
     )
     made.add_argument(
-        "--scores", choices=("activations", "weights"), default="activations",
-        help="what units are scored by; weights need no data, and say less (default: activations)",
+        "--scores", metavar="activations|weights|FILE", default="activations",
+        help="what units are scored by: weights need no data, and say less; a FILE of `subclone score`",
     )  # fmt: skip
+    made.add_argument("--stream", action="store_true", help="read and write tensor by tensor: for parents that do not "
+                      "fit in memory")  # fmt: skip
     made.add_argument("--refit", action="store_true", help="layers make up for inputs that they lost")
     made.add_argument("--no-scale", dest="scale", action="store_false", help="without the factors of paper section 4.3")
     made.add_argument("--revision", help="commit, branch or tag on the Hub")
     made.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload the child, too")
     made.add_argument("--dry-run", action="store_true", help="say what would be made, without weights or data")
     return made
+
+
+def score_parent(arguments: list[str]) -> None:
+    small = argparse.ArgumentParser(
+        prog="subclone score", description="Score a parent once, for children of any shape."
+    )
+    small.add_argument("parent", metavar="PARENT")
+    small.add_argument("file", metavar="FILE", type=Path, help="a .safetensors file, which must not exist")
+    small.add_argument("--calibration", metavar="DATA", required=True)
+    small.add_argument("--samples", type=count, default=128)
+    small.add_argument("--device-map", help="auto: over all devices, by accelerate (default: in this machine's memory)")
+    small.add_argument("--revision")
+    args = small.parse_args(arguments)
+    if args.file.exists():
+        raise SubcloningError(f"{args.file} exists: choose a file that does not")
+    checkpoint = find(args.parent, args.revision)
+    family_of(checkpoint.empty())  # unknown ones are refused before anything is downloaded
+    parent = Anatomy(checkpoint.trained(args.device_map))
+    data = batches(checkpoint, parent.model, args.calibration, args.samples)
+    score(parent, reported(data, "scored"), stream=parent.rotates).save(args.file)
+    print(f"{args.file}: subclone {args.parent} OUT --scores {args.file} ...")
 
 
 def inspect(arguments: list[str]) -> None:
@@ -212,6 +254,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given[:1] == ["inspect"]:
             inspect(given[1:])
+        elif given[:1] == ["score"]:
+            score_parent(given[1:])
         elif given[:1] == ["verify"]:
             verify_parent(given[1:])
         else:

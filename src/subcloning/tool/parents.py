@@ -27,20 +27,24 @@ class Checkpoint(Protocol):
     def empty(self) -> nn.Module:
         """The parent on the meta device, without values; its weights are not touched."""
 
-    def trained(self) -> nn.Module:
-        """The parent with its weights, in float32."""
+    def trained(self, device_map: str | None = None) -> nn.Module:
+        """The parent with its weights, in float32; or, by accelerate, over the devices of `device_map`, as saved."""
 
     def child(self, shape: dict) -> nn.Module:
         """A child with its library's initial weights; `shape`: what the family's `resized` says."""
 
     def save(self, child: nn.Module, folder: Path) -> None:
-        """Write what the library needs to load the child with none of our code."""
+        """Write what the library needs to load the child with none of our code; but for its weights where it is on
+        the meta device."""
 
     def loading(self, folder: Path) -> str:
         """The line of Python that does so."""
 
     def images(self, parent: Any) -> tuple[Callable, int]:
         """What makes of an image what the parent takes, as its own evaluation does; and of how many channels."""
+
+    def folder(self) -> Path:
+        """Where its files are on this machine, downloaded if need be."""
 
 
 def find(place: str, revision: str | None = None) -> Checkpoint:
@@ -122,20 +126,19 @@ class Transformers:
         with torch.device("meta"):
             return self.architecture(self.config)
 
-    def trained(self) -> nn.Module:
+    def trained(self, device_map: str | None = None) -> nn.Module:
         from safetensors import SafetensorError
 
-        options = {
-            "dtype": torch.float32,
-            "use_safetensors": True,
-            "ignore_mismatched_sizes": True,
-        }  # told by name below
+        dtype: Any = {"dtype": "auto", "device_map": device_map} if device_map else {"dtype": torch.float32}
+        options = dtype | {"use_safetensors": True, "ignore_mismatched_sizes": True}  # which are told by name below
         try:
             model, loaded = self.architecture.from_pretrained(
                 self.place, revision=self.revision, output_loading_info=True, **options
             )
         except (SafetensorError, OSError, RuntimeError) as error:
             raise SubcloningError(f"{self.place} is damaged or not whole: {error}") from error
+        except ImportError as error:  # accelerate
+            raise SubcloningError(f"--device-map {device_map}: {error}") from error
         if loaded["missing_keys"] and all(name.startswith("pooler.") for name in loaded["missing_keys"]):
             model.pooler, self.pooled, loaded["missing_keys"] = (
                 None,
@@ -160,7 +163,12 @@ class Transformers:
         from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 
         dtype = getattr(self.config, "dtype", None)
-        child.to(dtype if isinstance(dtype, torch.dtype) else torch.float32).save_pretrained(folder)
+        dtype = dtype if isinstance(dtype, torch.dtype) else torch.float32
+        if child.device.type == "meta":
+            child.config.architectures, child.config.dtype = [type(child).__name__], dtype
+            child.config.save_pretrained(folder)
+        else:
+            child.to(dtype).save_pretrained(folder)
         for kind in (AutoTokenizer, AutoImageProcessor, GenerationConfig):
             try:
                 kind.from_pretrained(self.place, revision=self.revision or "main").save_pretrained(folder)
@@ -178,6 +186,9 @@ class Transformers:
         except (OSError, ValueError, KeyError) as error:
             raise SubcloningError(f"{self.place} has no image processor: {error}") from error
         return lambda image: processor(image, return_tensors="pt")["pixel_values"][0], parent.config.num_channels
+
+    def folder(self) -> Path:
+        return _downloaded(self.place, self.revision)
 
 
 class Timm:
@@ -199,9 +210,11 @@ class Timm:
         with torch.device("meta"):
             return self._create()
 
-    def trained(self) -> nn.Module:
+    def trained(self, device_map: str | None = None) -> nn.Module:
         from safetensors import SafetensorError
 
+        if device_map:
+            raise SubcloningError(f"--device-map is for checkpoints of transformers, and {self.place} is one of timm")
         try:
             return self._create(pretrained=True).eval()
         except (SafetensorError, OSError, RuntimeError) as error:
@@ -223,6 +236,21 @@ class Timm:
 
         transform: Any = create_transform(**resolve_model_data_config(parent), is_training=False)
         return transform, parent.patch_embed.proj.in_channels
+
+    def folder(self) -> Path:
+        raise SubcloningError(f"--stream is for checkpoints of transformers; timm has {self.place} in one file")
+
+
+def _downloaded(place: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if Path(place).is_dir():
+        return Path(place)
+    try:
+        return Path(snapshot_download(place, revision=revision, allow_patterns=["*.safetensors", "*.json"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise SubcloningError(f"{place} cannot be read from the Hub: {error}") from error
 
 
 def shape_of(checkpoint: Checkpoint, **shape: Any) -> dict:
