@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_families import BUILD, batch_for
 from tiny import gpt2, llama
-from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from subcloning import Plan, Scores, SubcloningError, apply_plan, child_of, make_plan, score
 from subcloning.method.anatomy import Anatomy
@@ -91,6 +92,46 @@ def test_weights_are_scored_tensor_by_tensor(tmp_path, parent, capsys):
     one, other = load_file(tmp_path / "a" / WEIGHTS), load_file(tmp_path / "b" / WEIGHTS)
     assert set(one) == set(other)
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_scores_are_made_once_and_kept(tmp_path, parent, capsys, spread):
+    """On several devices, too, where accelerate is installed: with "auto", on this one."""
+    if spread:
+        pytest.importorskip("accelerate")
+    checkpoint, _ = parent
+    tokens = tmp_path / "text.txt"
+    tokens.write_text("some words of text " * 100)
+    fast = Tokenizer(models.BPE())
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel()
+    fast.train_from_iterator([tokens.read_text()], trainers.BpeTrainer(vocab_size=37))
+    PreTrainedTokenizerFast(tokenizer_object=fast).save_pretrained(checkpoint)
+    file = tmp_path / "scores.safetensors"
+    options = ["--calibration", str(tokens), "--samples", "4", *(["--device-map", "auto"] if spread else [])]
+    assert main(["score", str(checkpoint), str(file), *options]) == 0, capsys.readouterr().err
+    assert main(["score", str(checkpoint), str(file), *options]) == 1
+    assert "exists: choose" in capsys.readouterr().err
+    for number, stream in enumerate(([], ["--stream"])):
+        out = tmp_path / f"child{number}"
+        assert main([str(checkpoint), str(out), "--width", "0.5", "--scores", str(file), *stream]) == 0
+    a, b = (Plan.load(tmp_path / f"child{number}" / "plan.safetensors") for number in range(2))
+    assert a.select == b.select == "principal"
+    assert all(torch.equal(a.maps[key], b.maps[key]) for key in a.maps)
+
+
+def test_scores_of_offloaded_weights(tmp_path, parent):
+    pytest.importorskip("accelerate")
+    folder, model = parent
+    places = {name: "cpu" for name in ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head")}
+    places |= {"model.layers.0": "disk", "model.layers.1": "cpu", "model.layers.2": "disk"}
+    spread = type(model).from_pretrained(
+        folder, device_map=places, offload_folder=str(tmp_path / "offloaded"), dtype="auto"
+    )
+    assert any(parameter.is_meta for parameter in spread.parameters())
+    batches = [torch.randint(37, (3, 10))]
+    wanted, found = score(model, batches, stream=True), score(spread, batches, stream=True)
+    for key, value in wanted.sums.items():
+        torch.testing.assert_close(found.sums[key], value, rtol=0.02, atol=0.02)  # bfloat16
 
 
 def first_of(folder):

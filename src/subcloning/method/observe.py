@@ -68,7 +68,8 @@ def observe(
     if isinstance(batches, Tensor | Mapping):
         raise SubcloningError("batches must be an iterable of batches, got a single one: put it in a list")
     hooks = list(hooks)
-    device = next(model.parameters()).device
+    devices = (parameter.device for parameter in model.parameters() if not parameter.is_meta)  # meta: offloaded
+    device = next(devices, torch.device("cpu"))
     seen = False
     with undisturbed(model, gradients):
         for batch in batches:

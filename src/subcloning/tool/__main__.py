@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,10 @@ def score_parent(arguments: list[str]) -> None:
     family_of(checkpoint.empty())  # unknown ones are refused before anything is downloaded
     parent = Anatomy(checkpoint.trained(args.device_map))
     data = batches(checkpoint, parent.model, args.calibration, args.samples)
-    score(parent, reported(data, "scored"), stream=parent.rotates).save(args.file)
+    scores = score(parent, reported(data, "scored"), stream=parent.rotates)
+    if not scores.parent:  # some of its weights are offloaded
+        scores = replace(scores, parent=Shards(checkpoint.folder()).anatomy(checkpoint.empty()).fingerprint)
+    scores.save(args.file)
     print(f"{args.file}: subclone {args.parent} OUT --scores {args.file} ...")
 
 
