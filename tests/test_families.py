@@ -189,3 +189,38 @@ def test_norms_are_folded_also_where_keys_have_no_bias():
     subclone(parent, child, [x], select="principal")
     assert outputs(child.eval(), x).isfinite().all()
     assert child.blocks[0].norm1.bias.abs().sum() > 0
+
+
+@pytest.mark.parametrize("rule", ["importance", "principal"])
+def test_each_size_is_of_itself(rule):
+    """Where the config tells a head's size, the width may go without the heads, and the heads without the width."""
+    parent = BUILD["llama bare"]()
+    x = batch_for(parent)
+    scores = score(parent, [x], stream=True)
+    for shape, sizes in {
+        (("width", 0.5), ("heads", 4)): (12, 4, 20, 3),
+        (("width", 1.0), ("heads", 2)): (24, 2, 40, 3),
+        (("hidden", 16),): (24, 4, 16, 3),
+        (("depth", 2),): (24, 4, 40, 2),
+        (("depth", 5),): (24, 4, 40, 5),  # the middle blocks twice
+    }.items():
+        child = child_of(parent, **dict(shape))
+        config = child.config
+        found = (config.hidden_size, config.num_attention_heads, config.intermediate_size, config.num_hidden_layers)
+        assert found == sizes
+        subclone(parent, child, scores=scores, select=rule)
+        assert first(child.eval()(x)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("llama bare", {"heads": 3}, r"multiple of 2, such as 2 or 4"),
+        ("neox", {"width": 0.6}, r"width=0.6 of 4 heads is 2.4: .* such as 0.5 \(2 heads\) or 0.75 \(3 heads\)"),
+        ("neox", {"width": 0.1}, r"such as 0.25 \(1 heads\) or 0.5"),
+        ("neox", {"heads": 8}, r"the parent has 4, so expected 1 to 4"),
+    ],
+)
+def test_a_refusal_names_the_nearest_shapes(name, shape, message):
+    with pytest.raises(SubcloningError, match=message):
+        child_of(BUILD[name](), **shape)

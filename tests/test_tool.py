@@ -243,7 +243,7 @@ def test_checkpoints_that_are_refused(checkpoint, text, tmp_path, capsys, damage
         (["--width", "0.5", "--calibration", "TEXT", "--samples", "5000"], "give more data, or --samples"),
         (["--width", "0.5", "--calibration", "nowhere.txt"], "no file matches 'nowhere.txt'"),
         (["--width", "0.5", "--calibration", "./nowhere"], "./nowhere cannot be read as text"),
-        (["--heads", "5"], "can be narrower than its parent"),
+        (["--heads", "5"], "the parent has 4, so expected 1 to 4"),
         (["--width", "0.5", "--scores", "weights", "--select", "principal"], "what --select principal needs"),
         (["--width", "0.5", "--scores", "weights", "--blocks", "least"], "what --blocks least needs"),
     ],

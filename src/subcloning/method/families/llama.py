@@ -11,15 +11,22 @@ from .shape import heads_and_blocks
 
 
 def resized(parent, *, heads: int | None = None, hidden: int | None = None, **shape) -> dict:
-    """Arguments of the config for a child, whose heads keep their size and their groups; `heads` are query heads."""
+    """Arguments of the config for a child, whose heads keep their size and their groups; `heads` are query heads.
+
+    With both `width` and `heads` each is of itself: a head's size is the config's own, whatever the width.
+    """
     config = parent.config
     groups, queries = config.num_key_value_heads, config.num_attention_heads // config.num_key_value_heads
     if heads is not None and heads % queries:
+        near = " or ".join(str(n * queries) for n in dict.fromkeys((max(1, heads // queries), heads // queries + 1)))
         raise SubcloningError(
-            f"heads={heads}: {queries} query heads share a key/value head, so expected a multiple of {queries}"
+            f"heads={heads}: {queries} query heads share a key/value head and are kept together, so expected a "
+            f"multiple of {queries}, such as {near}"
         )
     kept, blocks = heads_and_blocks(groups, config.num_hidden_layers, heads=heads and heads // queries, **shape)
     sizes = {name: getattr(config, name) * kept // groups for name in ("hidden_size", "intermediate_size")}
+    if heads is not None and "width" in shape:
+        sizes = {name: round(getattr(config, name) * shape["width"]) for name in sizes}
     sizes["intermediate_size"] = hidden or sizes["intermediate_size"]
     sizes |= {"num_key_value_heads": kept, "num_attention_heads": kept * queries, "num_hidden_layers": blocks}
     kinds = getattr(config, "layer_types", None)

@@ -1,6 +1,6 @@
 """The shape of a child, in heads and blocks, from what a destination says."""
 
-from math import isclose
+from math import floor, isclose
 
 from ...errors import SubcloningError
 
@@ -21,8 +21,12 @@ def heads_and_blocks(
     if heads is None:
         heads = round(parent_heads * width)
         if heads < 1 or not isclose(heads, parent_heads * width, abs_tol=0.01):
+            lower = max(1, floor(parent_heads * width))
+            near = " or ".join(f"{n / parent_heads:.4g} ({n} heads)" for n in dict.fromkeys((lower, lower + 1)))
             raise SubcloningError(
                 f"width={width} of {parent_heads} heads is {parent_heads * width:g}: heads keep their size, so choose "
-                "a width that gives a whole number of them"
+                f"a width that gives a whole number of them, such as {near}"
             )
+    if not 1 <= heads <= parent_heads:
+        raise SubcloningError(f"heads={heads}: the parent has {parent_heads}, so expected 1 to {parent_heads}")
     return heads, max(1, round(parent_blocks * depth)) if blocks is None else blocks
