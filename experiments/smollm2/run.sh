@@ -15,13 +15,6 @@ runs() {
     report
 }
 
-distilled() {
-    sweep smollm2_distilled_grid
-    collect smollm2_distilled_grid distilled_grid --keep
-    sweep smollm2_distilled
-    collect smollm2_distilled distilled --keep
-}
-
 measured() { measure; }
 
-parts tuning runs distilled measured
+parts tuning runs measured
