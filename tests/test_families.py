@@ -18,6 +18,7 @@ TEXT = {"vocab_size": 37, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 
 LLAMA = SIZES | MLP | TEXT | {"num_key_value_heads": 2, "max_position_embeddings": 16}
 GPT2 = TEXT | {"n_embd": 24, "n_head": 4, "n_layer": 3, "n_positions": 16}
 NEOX = SIZES | MLP | TEXT | {"max_position_embeddings": 16}
+PHI = NEOX | {"hidden_size": 32}  # half of a head is rotated, by pairs
 DINO = SIZES | IMAGES | {"mlp_ratio": 2}
 
 
@@ -58,6 +59,9 @@ BUILD = {
     "neox one after the other": lambda: hf(
         "GPTNeoXForCausalLM", "gpt_neox", **NEOX, use_parallel_residual=False, tie_word_embeddings=True
     ),
+    "phi": lambda: hf("PhiForCausalLM", "phi", **PHI),
+    "phi normed tied": lambda: hf("PhiForCausalLM", "phi", **PHI, qk_layernorm=True, tie_word_embeddings=True),
+    "phi normed grouped": lambda: hf("PhiForCausalLM", "phi", **PHI, qk_layernorm=True, num_key_value_heads=2),
     "gemma": lambda: hf("GemmaForCausalLM", "gemma", **LLAMA, head_dim=6),
     "bert": lambda: hf("BertModel", "bert", **SIZES, **MLP, **TEXT),
     "bert masked": lambda: hf("BertForMaskedLM", "bert", **SIZES, **MLP, **TEXT),
