@@ -137,7 +137,7 @@ def test_shapes_that_do_not_fit_are_refused_before_anything_is_read(config, monk
     monkeypatch.setattr(TimmParent, "trained", lambda self: pytest.fail("read the parent's weights"))
     for options, message in (
         (["destination.width=0.3"], "width=0.3 of 12 heads"),
-        (["+destination.heads=16"], "child can be narrower than its parent"),
+        (["+destination.heads=16"], "heads=16: the parent has 12"),
     ):
         with pytest.raises(SubcloningError, match=message):  # there is no ImageNet either
             run(config("experiment=fig09_vit", "trainer=default", *options))

@@ -177,8 +177,11 @@ def test_width_that_splits_a_head_is_refused(config):
     with pytest.raises(SubcloningError, match=r"width=0.4 of 6 heads is 2.4: .*whole number"):
         run(config("experiment=digits", "destination.width=0.4"))
     vit = timm.create_model("vit_tiny_patch16_224")
-    assert resized(vit, heads=1, blocks=2) == {"embed_dim": 64, "num_heads": 1, "depth": 2}
-    assert resized(vit, width=2 / 3, depth=0.5) == {"embed_dim": 128, "num_heads": 2, "depth": 6}
+    # timm multiplies and rounds down, so half a unit more than four times the width.
+    assert resized(vit, heads=1, blocks=2) == {"embed_dim": 64, "num_heads": 1, "depth": 2, "mlp_ratio": 256.5 / 64}
+    assert resized(vit, width=2 / 3, depth=0.5) == {
+        "embed_dim": 128, "num_heads": 2, "depth": 6, "mlp_ratio": 512.5 / 128,
+    }  # fmt: skip
 
 
 def test_seed_decides_the_data_order_and_the_random_weights(config, parent):

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import SubcloningError
 from .anatomy import Anatomy
 from .axes import Family
 
@@ -43,8 +44,11 @@ def neuronwise(family: Family) -> set[str]:
 def is_centred(anatomy: Anatomy) -> bool:
     """Whether any of the model's norms subtracts the stream's mean: told by calling them, whatever their class."""
 
-    def ignores_mean(norm: Any) -> bool:
-        if norm.weight.is_meta:  # what it does with a gain of one
+    def ignores_mean(name: str) -> bool:
+        norm: Any = anatomy.model.get_submodule(name)
+        if anatomy[f"{name}.weight"].is_meta and not hasattr(norm, "_hf_hook"):  # by which accelerate offloads
+            raise SubcloningError("the parent is on the meta device and has no values: build it on a real device")
+        if norm.weight.is_meta:  # its values are elsewhere: what it does with a gain of one
             norm = copy.deepcopy(norm).to_empty(device="cpu")
             for values, constant in (norm.weight, 1.0), (getattr(norm, "bias", None), 0.0):
                 if values is not None:
@@ -55,7 +59,7 @@ def is_centred(anatomy: Anatomy) -> bool:
         return bool(moved < 0.1 * size)
 
     with torch.no_grad():
-        return any(ignores_mean(anatomy.model.get_submodule(norm)) for norm in anatomy.norms)
+        return any(map(ignores_mean, anatomy.norms))
 
 
 def principal_map(stream: Tensor, size: int, keep_mean: bool) -> tuple[Tensor, float]:
