@@ -68,8 +68,8 @@ def observe(
     if isinstance(batches, Tensor | Mapping):
         raise SubcloningError("batches must be an iterable of batches, got a single one: put it in a list")
     hooks = list(hooks)
-    devices = (parameter.device for parameter in model.parameters() if not parameter.is_meta)  # meta: offloaded
-    device = next(devices, torch.device("cpu"))
+    # Some may be on the meta device, where accelerate offloads them.
+    device = min((parameter.device for parameter in model.parameters()), key=lambda device: device.type == "meta")
     seen = False
     with undisturbed(model, gradients):
         for batch in batches:
