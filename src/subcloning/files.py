@@ -61,7 +61,7 @@ def save_tensors(path: str | os.PathLike, kind: str, header: dict, tensors: dict
 
 
 def load_tensors(path: str | os.PathLike, kind: str, hints: dict[str, Any]) -> tuple[dict, dict[str, Tensor]]:
-    """(header, tensors) of a file written by `save_tensors` with the same `kind`; hints: what a header may hold."""
+    """(header, tensors) of a file written by `save_tensors` with the same `kind`; hints: the types of its header."""
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
@@ -75,7 +75,8 @@ def load_tensors(path: str | os.PathLike, kind: str, hints: dict[str, Any]) -> t
         found = json.loads(header[kind])
     except (ValueError, RecursionError):
         found = None
-    if not isinstance(found, dict) or not all(name in hints and fits(x, hints[name]) for name, x in found.items()):
+    whole = isinstance(found, dict) and found.keys() == hints.keys()
+    if not whole or not all(fits(found[name], hint) for name, hint in hints.items()):
         raise SubcloningError(f"{path} is damaged, or of another version: make it again")
     return found, tensors
 

@@ -9,6 +9,7 @@ block), `residual` (the whole network). An axis without a map is kept whole.
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +23,6 @@ from .scores import Scores
 SELECTIONS = ("importance", "first", "uniform", "random", "inconsistent", "least", "principal")
 SCORED = ("importance", "least", "principal")
 BLOCKS = ("middle", "first", "last", "uniform", "least")
-
-
-HEADER = {  # of its file
-    "family": str,
-    "select": str,
-    "blocks": list[int],
-    "sizes": dict[str, tuple[int | None, int | None]],
-    "fresh": list[str],
-    "ignored": list[str],
-    "energy": float,
-    "parent": str,
-}
 
 
 @dataclass(frozen=True)
@@ -91,11 +80,12 @@ class Plan:
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Plan":
         """Raises SubcloningError where the file is damaged, or of another version."""
-        header, maps = load_tensors(path, "plan", HEADER)
-        sizes = {key: tuple(pair) for key, pair in header.pop("sizes", {}).items()}
+        hints = get_type_hints(cls) | {"sizes": dict[str, tuple[int | None, int | None]]}  # None: no such axis
+        del hints["maps"]
+        header, maps = load_tensors(path, "plan", hints)
+        sizes = {key: tuple(pair) for key, pair in header.pop("sizes").items()}
         if (
-            HEADER.keys() - header.keys() != {"sizes"}
-            or None in sizes.get("block", (None,))
+            None in sizes.get("block", (None,))
             or not 0 < header["energy"] < 1.1
             or not all(size is None or size > 0 for pair in sizes.values() for size in pair)
             or not all((x.ndim, x.dtype) in ((1, torch.int64), (2, torch.float32)) for x in maps.values())

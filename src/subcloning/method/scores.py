@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 import torch.distributed as dist
@@ -34,9 +34,6 @@ STATISTICS: dict[str, tuple[Callable[[Tensor], list[Tensor]], Callable[..., Tens
 # Statistic -> what is made of the means, those of `score_weights` too.
 FINISH = {name: finish for name, (_, finish) in STATISTICS.items()} | {"weights": torch.sqrt}
 STREAM, INFLUENCE = "stream", "influence"
-
-
-HEADER = {"counts": dict[str, int], "parent": str, "statistic": str, "points": dict[str, str], "equal_votes": bool}
 
 
 @dataclass(frozen=True)
@@ -115,11 +112,12 @@ class Scores:
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Scores":
         """Raises SubcloningError where the file is damaged, or of another version."""
-        header, sums = load_tensors(path, "scores", HEADER)
+        hints = get_type_hints(cls)
+        del hints["sums"]
+        header, sums = load_tensors(path, "scores", hints)
         shapes = {STREAM: 2, **{key: 1 for key in sums if key.startswith(f"{INFLUENCE}.")}}
         if (
-            HEADER.keys() != header.keys()
-            or header["counts"].keys() != sums.keys()
+            header["counts"].keys() != sums.keys()
             or header["statistic"] not in FINISH
             or not all(count > 0 for count in header["counts"].values())
             or not all(key == STREAM or re.fullmatch(r"[a-z_]+\.\d+", key, re.ASCII) for key in sums)

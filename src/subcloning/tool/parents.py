@@ -108,7 +108,8 @@ class Transformers:
     def __init__(self, place: str, revision: str | None = None):
         import transformers
 
-        self.place, self.revision, self.pooled = place, revision, True
+        self.place, self.revision = place, revision
+        self.pooled = True  # false once the weights turn out to have no pooler
         self.config: Any = transformers.AutoConfig.from_pretrained(place, revision=revision)
         name = (self.config.architectures or ["(none)"])[0]
         self.architecture: Any = getattr(transformers, name, None)
@@ -140,11 +141,8 @@ class Transformers:
         except ImportError as error:  # accelerate
             raise SubcloningError(f"--device-map {device_map}: {error}") from error
         if loaded["missing_keys"] and all(name.startswith("pooler.") for name in loaded["missing_keys"]):
-            model.pooler, self.pooled, loaded["missing_keys"] = (
-                None,
-                False,
-                [],
-            )  # of an encoder that was trained without
+            model.pooler, self.pooled = None, False  # of an encoder that was trained without
+            loaded["missing_keys"] = []
         for what in ("missing_keys", "mismatched_keys"):
             if loaded[what]:
                 raise SubcloningError(

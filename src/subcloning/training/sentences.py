@@ -1,5 +1,6 @@
 """Sentence encoders of Hugging Face transformers: a text's vector is the mean of its tokens' last states."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ class SentenceEncoder(TextTask):
 class SentenceParent(TextParent):
     """A sentence encoder whose children are trained."""
 
-    options = {"add_pooling_layer": False}  # noqa: RUF012
+    options: Mapping[str, object] = {"add_pooling_layer": False}
 
     def __init__(self, name: str, model: dict | None, weights: dict | None, architecture: str = "BertModel"):
         super().__init__(name, model, weights, architecture)

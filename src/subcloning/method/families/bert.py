@@ -1,22 +1,7 @@
 """Hugging Face BERT and RoBERTa: encoders, with their heads. Their norms stand in the stream: selection only."""
 
 from ..axes import Family, Probe, register
-from .shape import heads_and_blocks
-
-
-def resized(parent, *, hidden: int | None = None, **shape) -> dict[str, int]:
-    """Arguments of the config for a child, whose heads keep their size; `shape`: see `heads_and_blocks`."""
-    config = parent.config
-    heads, blocks = heads_and_blocks(config.num_attention_heads, config.num_hidden_layers, **shape)
-    sizes = {
-        name: getattr(config, name) * heads // config.num_attention_heads
-        for name in ("hidden_size", "intermediate_size")
-    }
-    return (
-        sizes
-        | {"num_attention_heads": heads, "num_hidden_layers": blocks}
-        | ({"intermediate_size": hidden} if hidden else {})
-    )
+from .shape import config_sizes
 
 
 def unsupported(model) -> str:
@@ -71,7 +56,7 @@ def family(name: str, head: str, table: dict[str, str], prefix: str = "", tied: 
             "hidden": {"activation": (Probe(f"{block}.output.dense", "input", "hidden"),)},
         },
         unsupported=unsupported,
-        resized=resized,
+        resized=config_sizes,
     )
 
 

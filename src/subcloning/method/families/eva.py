@@ -1,21 +1,9 @@
 """timm's Eva, with or without a head: EVA, EVA02 and DINOv3, whose MLP may be gated and whose keys may lack a bias."""
 
-from torch import nn
-
 from ..axes import Family, Probe, register
-from .shape import heads_and_blocks
+from . import vit
 
 BLOCK = "blocks.{block}"
-
-
-def unrotatable(model) -> str:
-    if not isinstance(model.norm_pre, nn.Identity):
-        return "norm_pre stands in the stream itself"
-    if "max" in model.global_pool:
-        return f"global_pool={model.global_pool!r} takes the maximum of each neuron over the tokens"
-    if other := {type(block).__name__ for block in model.blocks} - {"EvaBlock"}:
-        return f"its blocks are of class {min(other)}, where norms come after the layers"
-    return ""
 
 
 def sizes(model) -> dict[str, int]:
@@ -25,17 +13,12 @@ def sizes(model) -> dict[str, int]:
     return {"qkv": 3, "dim": attention.head_dim, "query": attention.num_heads // groups, "gate": packed}
 
 
-def resized(parent, *, hidden: int | None = None, **shape) -> dict[str, float]:
-    """Arguments of `timm.create_model` for a child, whose heads keep their size; `shape`: see `heads_and_blocks`."""
-    attention, mlp = parent.blocks[0].attn, parent.blocks[0].mlp
-    heads, blocks = heads_and_blocks(attention.num_heads, len(parent.blocks), **shape)
-    width = heads * attention.head_dim
-    hidden = hidden or mlp.fc2.in_features * heads // attention.num_heads
-    # timm multiplies the ratio by the width, and rounds down.
-    return {"embed_dim": width, "num_heads": heads, "depth": blocks, "mlp_ratio": (hidden + 0.5) / width}
+def resized(parent, **shape) -> dict[str, float]:
+    """As of ViT, but that the ratio does not count the gate."""
+    return vit.sized(parent, 1, **shape)
 
 
-EVA = register(
+register(
     Family(
         name="timm Eva",
         model_class="timm.models.eva.Eva",
@@ -110,7 +93,7 @@ EVA = register(
             "fc_norm": ("head",),
         },
         gains={f"{BLOCK}.gamma_1": (f"{BLOCK}.attn.proj",), f"{BLOCK}.gamma_2": (f"{BLOCK}.mlp.fc2",)},
-        unrotatable=unrotatable,
+        unrotatable=vit.unrotatable,
         resized=resized,
     )
 )

@@ -4,22 +4,24 @@ from typing import Any
 
 from ...errors import SubcloningError
 from ..axes import Family, Probe, register
-from .shape import heads_and_blocks
+from .shape import config_sizes, heads_and_blocks
 
 
-def resized(parent, *, hidden: int | None = None, **shape) -> dict[str, Any]:
-    """Arguments of the config for a child, whose heads keep their size; `shape`: see `heads_and_blocks`."""
+def vit_sizes(parent, **shape) -> dict[str, int]:
+    """Of ViT, whose pooler is as wide as its stream."""
+    sizes = config_sizes(parent, **shape)
+    return sizes | {"pooler_output_size": sizes["hidden_size"]}
+
+
+def dinov2_sizes(parent, *, hidden: int | None = None, **shape) -> dict[str, Any]:
+    """Of DINOv2, whose hidden size is a multiple of its width."""
     config = parent.config
     before = config.num_attention_heads
     heads, blocks = heads_and_blocks(before, config.num_hidden_layers, **shape)
-    sizes = {"hidden_size": config.hidden_size // before * heads, "num_attention_heads": heads}
-    if hasattr(config, "intermediate_size"):
-        sizes["intermediate_size"] = hidden or config.intermediate_size * heads // before
-        sizes["pooler_output_size"] = sizes["hidden_size"]
-    elif hidden:
-        sizes["mlp_ratio"] = ratio_of(hidden, sizes["hidden_size"], config.use_swiglu_ffn)
-    stages = {"out_features": None, "out_indices": None} if hasattr(config, "stage_names") else {}  # as many as blocks
-    return sizes | {"num_hidden_layers": blocks} | stages
+    width = config.hidden_size // before * heads
+    ratio = {"mlp_ratio": ratio_of(hidden, width, config.use_swiglu_ffn)} if hidden else {}
+    stages = {"out_features": None, "out_indices": None}  # which the config makes of the number of blocks
+    return {"hidden_size": width, "num_attention_heads": heads, "num_hidden_layers": blocks} | ratio | stages
 
 
 def ratio_of(hidden: int, width: int, gated: bool) -> int:
@@ -43,11 +45,8 @@ def vit(name: str, prefix: str, readers: tuple[str, ...]) -> Family:
         name="HF ViT",
         model_class=f"transformers.models.vit.modeling_vit.{name}",
         table={
-            f"{prefix}embeddings.cls_token": "1 1 residual",
+            **embedded(f"{prefix}embeddings"),
             f"{prefix}embeddings.mask_token": "1 1 residual",
-            f"{prefix}embeddings.position_embeddings": "1 token residual",
-            f"{prefix}embeddings.patch_embeddings.projection.weight": "residual <- channel height width",
-            f"{prefix}embeddings.patch_embeddings.projection.bias": "residual",
             **norm(f"{block}.layernorm_before"),
             **norm(f"{block}.layernorm_after"),
             **attended(attention),
@@ -74,7 +73,7 @@ def vit(name: str, prefix: str, readers: tuple[str, ...]) -> Family:
             f"{prefix}layernorm": readers,
         },
         unrotatable=unrotatable,
-        resized=resized,
+        resized=vit_sizes,
     )
 
 
@@ -85,12 +84,9 @@ def dinov2(name: str, prefix: str, readers: tuple[str, ...], module: str) -> Fam
         name="HF DINOv2",
         model_class=f"transformers.models.{module}.modeling_{module}.{name}",
         table={
-            f"{prefix}embeddings.cls_token": "1 1 residual",
+            **embedded(f"{prefix}embeddings"),
             f"{prefix}embeddings.mask_token": "1 residual",
             f"{prefix}embeddings.register_tokens": "1 register residual",
-            f"{prefix}embeddings.position_embeddings": "1 token residual",
-            f"{prefix}embeddings.patch_embeddings.projection.weight": "residual <- channel height width",
-            f"{prefix}embeddings.patch_embeddings.projection.bias": "residual",
             **norm(f"{block}.norm1"),
             **norm(f"{block}.norm2"),
             **attended(attention),
@@ -120,8 +116,17 @@ def dinov2(name: str, prefix: str, readers: tuple[str, ...], module: str) -> Fam
             f"{block}.layer_scale1.lambda1": (f"{attention}.o_proj",),
             f"{block}.layer_scale2.lambda1": (f"{mlp}.fc2", f"{mlp}.down_proj"),
         },
-        resized=resized,
+        resized=dinov2_sizes,
     )
+
+
+def embedded(embeddings: str) -> dict[str, str]:
+    return {
+        f"{embeddings}.cls_token": "1 1 residual",
+        f"{embeddings}.position_embeddings": "1 token residual",
+        f"{embeddings}.patch_embeddings.projection.weight": "residual <- channel height width",
+        f"{embeddings}.patch_embeddings.projection.bias": "residual",
+    }
 
 
 def norm(name: str) -> dict[str, str]:

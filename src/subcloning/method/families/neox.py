@@ -1,19 +1,9 @@
 """Hugging Face GPT-NeoX (Pythia) with its head: the blocks' two layers side by side, or one after the other."""
 
 from ..axes import Family, Probe, register
-from .shape import heads_and_blocks
+from .shape import config_sizes
 
 BLOCK = "gpt_neox.layers.{block}"
-
-
-def resized(parent, *, hidden: int | None = None, **shape) -> dict[str, int]:
-    """Arguments of `GPTNeoXConfig` for a child, whose heads keep their size; `shape`: see `heads_and_blocks`."""
-    config = parent.config
-    before = config.num_attention_heads
-    heads, blocks = heads_and_blocks(before, config.num_hidden_layers, **shape)
-    sizes = {name: getattr(config, name) * heads // before for name in ("hidden_size", "intermediate_size")}
-    sizes["intermediate_size"] = hidden or sizes["intermediate_size"]
-    return sizes | {"num_attention_heads": heads, "num_hidden_layers": blocks}
 
 
 register(
@@ -60,6 +50,6 @@ register(
             f"{BLOCK}.post_attention_layernorm": (f"{BLOCK}.mlp.dense_h_to_4h",),
             "gpt_neox.final_layer_norm": ("lm_head",),
         },
-        resized=resized,
+        resized=config_sizes,
     )
 )

@@ -1,4 +1,4 @@
-"""The shape of a child, in heads and blocks, from what a destination says."""
+"""The shape of a child from what a destination says: in heads and blocks, and as a config's arguments."""
 
 from math import floor, isclose
 
@@ -30,3 +30,16 @@ def heads_and_blocks(
     if not 1 <= heads <= parent_heads:
         raise SubcloningError(f"heads={heads}: the parent has {parent_heads}, so expected 1 to {parent_heads}")
     return heads, max(1, round(parent_blocks * depth)) if blocks is None else blocks
+
+
+def config_sizes(parent, *, hidden: int | None = None, **shape) -> dict[str, int]:
+    """Arguments of a usual config of transformers for a child, whose heads keep their size; `shape`: see above."""
+    config = parent.config
+    before = config.num_attention_heads
+    heads, blocks = heads_and_blocks(before, config.num_hidden_layers, **shape)
+    return {
+        "hidden_size": config.hidden_size // before * heads,
+        "intermediate_size": hidden or config.intermediate_size * heads // before,
+        "num_attention_heads": heads,
+        "num_hidden_layers": blocks,
+    }

@@ -15,19 +15,24 @@ def unrotatable(model) -> str:
         return "norm_pre stands in the stream itself"
     if "max" in model.global_pool:
         return f"global_pool={model.global_pool!r} takes the maximum of each neuron over the tokens"
-    if other := {type(block).__name__ for block in model.blocks} - {"Block"}:
+    if other := {type(block).__name__ for block in model.blocks} - {"Block", "EvaBlock"}:
         return f"its blocks are of class {min(other)}, where norms may come after the layers"
     return ""
 
 
-def resized(parent, *, hidden: int | None = None, **shape) -> dict[str, float]:
-    """Arguments of `timm.create_model` for a child, whose heads keep their size; `shape`: see `heads_and_blocks`."""
+def resized(parent, **shape) -> dict[str, float]:
+    return sized(parent, gates(parent), **shape)
+
+
+def sized(parent, counted: int, *, hidden: int | None = None, **shape) -> dict[str, float]:
+    """Arguments of `timm.create_model` for a child, whose heads keep their size; `shape`: see `heads_and_blocks`.
+    counted: how often `mlp_ratio` counts a hidden unit."""
     attention = parent.blocks[0].attn
     heads, blocks = heads_and_blocks(attention.num_heads, len(parent.blocks), **shape)
     width = heads * attention.head_dim
     hidden = hidden or parent.blocks[0].mlp.fc2.in_features * heads // attention.num_heads
     # timm multiplies the ratio by the width, and rounds down.
-    ratio = (gates(parent) * hidden + 0.5) / width
+    ratio = (counted * hidden + 0.5) / width
     return {"embed_dim": width, "num_heads": heads, "depth": blocks, "mlp_ratio": ratio}
 
 
