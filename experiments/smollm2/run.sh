@@ -6,6 +6,7 @@
 tuning() {
     sweep smollm2_grid
     sweep smollm2_grid init=uniform optim.lr=1e-3,2e-3,4e-3
+    sweep smollm2_grid init=subclone_no_scaling,principal_no_scaling   # compared at this budget only
     collect smollm2_grid grid --keep
 }
 
@@ -15,6 +16,13 @@ runs() {
     report
 }
 
+distilled() {
+    sweep smollm2_distilled_grid
+    collect smollm2_distilled_grid distilled_grid --keep
+    sweep smollm2_distilled
+    collect smollm2_distilled distilled --keep
+}
+
 measured() { measure; }
 
-parts tuning runs measured
+parts tuning runs distilled measured
