@@ -96,4 +96,15 @@ weights() {
 
 measured() { measure; }
 
-parts parent tuning runs bigger controls cases distilled map weights measured
+# Other parents by the same recipe, and children with seeds of their own; tuned on three parents more.
+parents() {
+    local i
+    sweep parents_digits_drawn
+    collect parents_digits_drawn parents_drawn
+    for i in 100 101 102; do sweep parents_digits_grid case=parent$i seed=$i; done
+    collect parents_digits_grid parents_grid
+    for i in 0 1 2 3 4; do sweep parents_digits case=parent$i seed=$((3 * i)),$((3 * i + 1)),$((3 * i + 2)); done
+    collect parents_digits parents
+}
+
+parts parent tuning runs bigger controls cases distilled map weights parents measured

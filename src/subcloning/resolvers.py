@@ -20,7 +20,7 @@ def winner(grids: str | Sequence[str], init: str, setting: str, case: str | None
 
     grids: STUDY/STEM, as digits/grid, for experiments/STUDY/STEM.csv ($SUBCLONING_EXPERIMENTS in place of experiments,
     if set); of several, the first that has the arm. A grid is judged by what its study is tuned for; one of several
-    cases by the end, since their times are not comparable.
+    cases by the end, since their times are not comparable. Cases of parents_grid are parents, over which it is tuned.
     Raises SubcloningError if a grid is not there, or none has the arm.
     """
     grids = [grids] if isinstance(grids, str) else list(grids)
@@ -54,12 +54,14 @@ def _winners(file: Path, modified: int) -> dict[tuple[str | None, str], dict[str
     from dataclasses import replace
 
     from .analysis.runs import read_runs
-    from .analysis.speedup import best_settings
+    from .analysis.speedup import best_settings, over_parents
     from .analysis.study import STUDIES
 
     if file.parent.name not in STUDIES:
         raise SubcloningError(f"{file} is of no study: expected one of {', '.join(sorted(STUDIES))}")
     study, grid = STUDIES[file.parent.name], read_runs(file)
+    if file.stem == "parents_grid":
+        grid = over_parents(grid)
     parts: dict[Any, Any] = {None: best_settings(grid, study)} if "case" not in grid else {}
     if "case" in grid:
         for case, own in grid.groupby("case"):

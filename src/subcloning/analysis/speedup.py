@@ -13,6 +13,16 @@ from .study import Study
 SETTING = ["init", "lr", "weight_decay"]
 
 
+def run_of(runs: pd.DataFrame) -> list[str]:
+    """What tells the runs of one setting apart: their seeds, or their parents and seeds."""
+    return ["parent", "seed"] if "parent" in runs else ["seed"]
+
+
+def over_parents(runs: pd.DataFrame) -> pd.DataFrame:
+    """`runs`, of which each case is a parent, as runs of one study over parents."""
+    return runs.rename(columns={"case": "parent"})
+
+
 def whole(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
     """`runs` in order of time, if they can be compared: all of one length, and each validated as often as its arm.
 
@@ -21,9 +31,12 @@ def whole(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
     runs = runs.sort_values(study.time, kind="stable")
     runs = runs.assign(**{study.metric: runs[study.metric].where(np.isfinite(runs[study.metric]))})
     last, times = runs[study.time].max(), runs.groupby("init")[study.time].unique()
-    key: Any  # init, lr, weight_decay, seed
-    for key, run in runs.groupby([*SETTING, "seed"], sort=False):
-        name = "init={} lr={:g} weight_decay={:g} seed={}".format(*key)
+    keys = [*SETTING, *run_of(runs)]
+    key: Any
+    for key, run in runs.groupby(keys, sort=False):
+        name = " ".join(
+            f"{of}={value:g}" if of in SETTING[1:] else f"{of}={value}" for of, value in zip(keys, key, strict=True)
+        )
         own, wanted = run[study.time].to_numpy(), times[key[0]]
         if own[-1] != last:
             raise SubcloningError(
@@ -77,19 +90,20 @@ def time_to_target(time: ArrayLike, quality: ArrayLike, target: float) -> float:
 
 
 def times_to_target(arm: pd.DataFrame, study: Study, target: float) -> pd.Series:
-    """Seed -> time to `target` of the runs of one setting; a run that diverges never gets there."""
+    """Seed, or (parent, seed), -> time to `target` of the runs of one setting; a run that diverges never gets there."""
 
     def time(run: pd.DataFrame) -> float:
         if run[study.metric].isna().any():
             return np.inf
         return time_to_target(run[study.time], study.sign * run[study.metric], study.sign * target)
 
-    return pd.Series({seed: time(run) for seed, run in arm.groupby("seed")})
+    of = run_of(arm)
+    return pd.Series({key: time(run) for key, run in arm.groupby(of if len(of) > 1 else of[0])})
 
 
 def final(arm: pd.DataFrame, study: Study) -> pd.Series:
-    """Seed -> the metric at the end of the runs of one setting; NaN if it diverged."""
-    return arm[arm[study.time] == arm[study.time].max()].set_index("seed")[study.metric]
+    """Seed, or (parent, seed), -> the metric at the end of the runs of one setting; NaN if it diverged."""
+    return arm[arm[study.time] == arm[study.time].max()].set_index(run_of(arm))[study.metric]
 
 
 def mean_final(arm: pd.DataFrame, study: Study) -> float:
@@ -110,14 +124,14 @@ def faster(arm: pd.DataFrame, baseline: pd.DataFrame, study: Study, target: floa
 
 
 def settings(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Each setting in `grid`: init, lr, weight_decay, seeds (how many), and the means over them of time and final.
+    """Each setting in `grid`: init, lr, weight_decay, seeds (how many runs), and the means over them of time and final.
 
     time is to the early target; it is infinite, and final NaN, where one of the runs did not get there or diverged.
     """
     rows = []
     for setting, own in whole(grid, study).groupby(SETTING):
         values = {"time": times_to_target(own, study, study.target).to_numpy().mean(), "final": mean_final(own, study)}
-        rows.append(dict(zip(SETTING, setting, strict=True)) | {"seeds": own["seed"].nunique()} | values)
+        rows.append(dict(zip(SETTING, setting, strict=True)) | {"seeds": own.groupby(run_of(own)).ngroups} | values)
     return pd.DataFrame(rows)
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from ..errors import SubcloningError
 from .arms import BASELINE, REFERENCE, known
-from .speedup import SETTING, best_settings, settings
+from .speedup import SETTING, best_settings, run_of, settings
 from .study import Study
 from .style import figure, plain_log
 
@@ -25,7 +25,9 @@ def effort(grid: pd.DataFrame, init: str, lr: float, weight_decay: float) -> str
     rate is the highest or the lowest that was tried.
     """
     own = grid[grid["init"] == init]
-    seeds: dict[Any, frozenset] = {s: frozenset(runs["seed"]) for s, runs in own.groupby(["lr", "weight_decay"])}
+    seeds: dict[Any, frozenset] = {
+        s: frozenset(runs[run_of(runs)].itertuples(index=False)) for s, runs in own.groupby(SETTING[1:])
+    }
     if (lr, weight_decay) not in seeds:
         return "not tried"
     chosen = len(seeds[lr, weight_decay])
