@@ -3,12 +3,13 @@
     pip install torch-pruning==1.6.1 mergekit==0.1.5        # of no extra: nothing else here needs them
     experiments/digits/run.sh parent                        # the parent: a ViT for digits
     python benchmarks/peers.py width                        # half its width; then 66 trainings of a quarter of a minute
+    python benchmarks/peers.py cost                         # half the width of a ViT-B/16: seconds and memory
     python benchmarks/peers.py depth FOLDER                 # half the blocks of the Llama in FOLDER, such as SmolLM2
 
-Width: Torch-Pruning (Fang et al., arXiv 2301.12900) by the group norm of weights and by Taylor scores, evenly spaced
-units (weight selection, arXiv 2311.18823), and ours. All children are plain timm models of one shape, and are trained
-alike, each at its own best of four learning rates. Depth: mergekit (Goddard et al., arXiv 2403.13257) takes slices of
-blocks.
+Width: Torch-Pruning (Fang et al., arXiv 2301.12900) by the group norm of weights, which is pruning by magnitude, and by
+Taylor scores; evenly spaced units (weight selection, arXiv 2311.18823), and ours. All children are plain timm models of
+one shape, and are trained alike, each at its own best of four learning rates. Depth: mergekit (Goddard et al., arXiv
+2403.13257) takes slices of blocks.
 """
 
 import argparse
@@ -30,6 +31,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from transformers import AutoModelForCausalLM
 
 from subcloning import child_of, score, subclone
 from subcloning.analysis.runs import read_runs
@@ -37,6 +39,7 @@ from subcloning.analysis.runs import read_runs
 HERE = Path(__file__).parent
 RUNS = Path(os.environ.get("SUBCLONING_RUNS", "runs"))
 SHAPE = {"img_size": 8, "patch_size": 2, "in_chans": 1, "num_classes": 10, "depth": 6, "mlp_ratio": 4.0}
+FOLDERS = {"mergekit": "mergekit", "subclone": "subclone", "subclone --stream": "stream"}
 RATES, TUNED_ON, SEEDS = (1e-3, 2e-3, 4e-3, 8e-3), (100, 101), (0, 1, 2)
 
 
@@ -56,13 +59,15 @@ def images(held_out: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     return x[part], labels[part]
 
 
-def pruned(importance: str) -> Callable[[Any], Any]:
+Maker = Callable[[Any, torch.Tensor, torch.Tensor], Any]  # of a parent, images and their labels, a child
+
+
+def pruned(importance: str) -> Maker:
     """Half of the width, the heads and the hidden units, by Torch-Pruning."""
 
-    def make(model: Any) -> Any:
+    def make(model: Any, x: torch.Tensor, labels: torch.Tensor) -> Any:
         import torch_pruning as tp
 
-        x, labels = images()
         for block in model.blocks:
             block.attn.fused_attn = False  # which it cannot trace
         if importance == "taylor":
@@ -83,9 +88,8 @@ def pruned(importance: str) -> Callable[[Any], Any]:
     return make
 
 
-def subcloned(**options: Any) -> Callable[[Any], Any]:
-    def make(model: Any) -> Any:
-        x, _ = images()
+def subcloned(**options: Any) -> Maker:
+    def make(model: Any, x: torch.Tensor, labels: torch.Tensor) -> Any:
         child = child_of(model, width=0.5)
         scores = score(model, [x], stream=True) if options["select"] != "uniform" else None
         return subclone(model, child, scores=scores, **options)
@@ -93,12 +97,8 @@ def subcloned(**options: Any) -> Callable[[Any], Any]:
     return make
 
 
-def random(model: Any) -> Any:
-    return timm.create_model("vit_tiny_patch16_224", **SHAPE, embed_dim=48, num_heads=3)
-
-
-CHILDREN: dict[str, Callable[[Any], Any]] = {
-    "random": random,
+CHILDREN: dict[str, Maker] = {
+    "random": lambda model, x, labels: child_of(model, width=0.5),
     "torch_pruning_norm": pruned("norm"),
     "torch_pruning_taylor": pruned("taylor"),
     "uniform": subcloned(select="uniform"),
@@ -126,9 +126,9 @@ def width() -> None:
         torch.manual_seed(0)
         parent = parent_of_digits()
         begin = time.perf_counter()
-        child = make(parent)
+        child = make(parent, *images())
         seconds = time.perf_counter() - begin
-        plain: Any = random(None)
+        plain: Any = timm.create_model("vit_tiny_patch16_224", **SHAPE, embed_dim=48, num_heads=3)
         plain.load_state_dict(child.state_dict())  # raises where the shape is not that of a plain model
         save_file(plain.state_dict(), RUNS / "peers" / f"{case}.safetensors")
         x, labels = images(held_out=True)
@@ -161,6 +161,28 @@ def width() -> None:
         row |= {"at_the_end": round(float(end.mean()), 4), "range": f"{end.min():.4f} {end.max():.4f}"}
     table = pd.DataFrame(rows)
     table.to_csv(HERE / "peers_width.csv", index=False)
+    print(table.to_string(index=False))
+
+
+def child_of_vit_b(case: str, file: Path) -> None:
+    """In a process of its own: a ViT-B/16 with random weights, and its child into `file`."""
+    torch.manual_seed(0)
+    parent = timm.create_model("vit_base_patch16_224").eval()
+    x, labels = torch.randn(16, 3, 224, 224), torch.randint(1000, (16,))
+    save_file(CHILDREN[case](parent, x, labels).state_dict(), file)
+
+
+def cost() -> None:
+    rows = []
+    with tempfile.TemporaryDirectory() as there:
+        for case in CHILDREN:
+            file = Path(there) / f"{case}.safetensors"
+            seconds, peak = measured([sys.executable, __file__, "child", case, str(file)])
+            plain = timm.create_model("vit_base_patch16_224", embed_dim=384, num_heads=6)
+            plain.load_state_dict(load_file(file))
+            rows.append({"case": case, "seconds": round(seconds, 1), "memory_gib": round(peak, 2)})
+    table = pd.DataFrame(rows)
+    table.to_csv(HERE / "peers_cost.csv", index=False)
     print(table.to_string(index=False))
 
 
@@ -204,10 +226,12 @@ def depth(parent: Path) -> None:
         for name, command in commands.items():
             seconds, peak = measured(command)
             rows.append({"tool": name, "seconds": round(seconds, 1), "memory_gib": round(peak, 2)})
-        tensors = [load_all(out / name) for name in ("mergekit", "subclone", "stream")]
+        tensors = [load_all(out / name) for name in FOLDERS.values()]
         for row, found in zip(rows, tensors, strict=True):
             same = found.keys() == tensors[0].keys() and all(torch.equal(found[k], tensors[0][k]) for k in found)
             row["same_tensors"] = same
+            _, found_out = AutoModelForCausalLM.from_pretrained(out / FOLDERS[row["tool"]], output_loading_info=True)
+            row["loads"] = not any(found_out.values())
     table = pd.DataFrame(rows)
     table.to_csv(HERE / "peers_depth.csv", index=False)
     print(table.to_string(index=False))
@@ -219,7 +243,17 @@ def load_all(folder: Path) -> dict[str, torch.Tensor]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("width", "depth"))
-    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("what", choices=("width", "cost", "depth", "child"))
+    parser.add_argument("given", nargs="*")
     args = parser.parse_args()
-    width() if args.what == "width" else depth(args.folder)
+    match args.what, args.given:
+        case "width", []:
+            width()
+        case "cost", []:
+            cost()
+        case "depth", [folder]:
+            depth(Path(folder))
+        case "child", [name, file]:
+            child_of_vit_b(name, Path(file))
+        case _:
+            parser.error(f"{args.what} does not take {args.given}")
