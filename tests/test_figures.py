@@ -116,7 +116,7 @@ def test_verdict_on_the_speed_up():
     assert wide.verdict == PARTLY
     never = early_speed_up(case({"random": [8, 8, 9], "subclone": [50, 50, 50]}))
     assert never.verdict == NOT
-    assert never.seeds == 3
+    assert never.seeds == "3"
 
 
 TOKENS = Study("tokens", "val_loss", math.log(1000), tuned_for="final", shown=(0,))

@@ -107,4 +107,15 @@ map() {
 
 measured() { measure; }
 
-parts parent tuning runs bigger controls cases distilled map measured
+# Other parents by the same recipe, and children with seeds of their own; tuned on two parents more.
+parents() {
+    local i
+    sweep parents_gpt2_stdlib_drawn
+    collect parents_gpt2_stdlib_drawn parents_drawn
+    for i in 100 101; do sweep parents_gpt2_stdlib_grid case=parent$i seed=$i; done
+    collect parents_gpt2_stdlib_grid parents_grid
+    for i in 0 1 2 3; do sweep parents_gpt2_stdlib case=parent$i seed=$((2 * i)),$((2 * i + 1)); done
+    collect parents_gpt2_stdlib parents
+}
+
+parts parent tuning runs bigger controls cases distilled map parents measured

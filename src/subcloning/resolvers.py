@@ -54,14 +54,14 @@ def _winners(file: Path, modified: int) -> dict[tuple[str | None, str], dict[str
     from dataclasses import replace
 
     from .analysis.runs import read_runs
-    from .analysis.speedup import best_settings, over_parents
+    from .analysis.speedup import best_settings, of_parents
     from .analysis.study import STUDIES
 
     if file.parent.name not in STUDIES:
         raise SubcloningError(f"{file} is of no study: expected one of {', '.join(sorted(STUDIES))}")
     study, grid = STUDIES[file.parent.name], read_runs(file)
     if file.stem == "parents_grid":
-        grid = over_parents(grid)
+        grid = of_parents(grid)
     parts: dict[Any, Any] = {None: best_settings(grid, study)} if "case" not in grid else {}
     if "case" in grid:
         for case, own in grid.groupby("case"):

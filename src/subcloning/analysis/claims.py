@@ -125,6 +125,14 @@ BEYOND = (
         "Yes where it is better at the end, with its interval, in every case; partly where in most, and worse in none.",
     ),
     Claim(
+        "Important units are better than evenly spaced ones",
+        "Ours",
+        "controls",
+        "does not compare them",
+        better_than("uniform"),
+        _CONTROL,
+    ),
+    Claim(
         "Important units are better than random ones",
         "Ours",
         "controls",
@@ -146,6 +154,14 @@ BEYOND = (
         "controls",
         "takes it for granted",
         better_than("inconsistent"),
+        _CONTROL,
+    ),
+    Claim(
+        "A subcloned child is better than random weights of its weights' spread",
+        "Ours",
+        "controls",
+        "takes it for granted",
+        better_than("spread_only"),
         _CONTROL,
     ),
     Claim(

@@ -9,6 +9,7 @@ import pandas as pd
 from .arms import BASELINE, REFERENCE
 from .cases import every_case
 from .runs import read_runs, read_units
+from .speedup import of_parents
 from .study import STUDIES, Study
 
 PAPER = {BASELINE, REFERENCE, "subclone_no_scaling", "subclone_no_reordering"}
@@ -20,7 +21,7 @@ class Evidence:
 
     bigger: of the child of a bigger parent. controls: of arms that the paper does not have, with those that they are
     compared with. cases: over shapes, budgets and parents, in a column `case`. map: of principal, over the whole grid.
-    weights: where units are scored without data.
+    weights: where units are scored without data. parents: of several parents, in a column `parent`.
     blocks, units: what `measure_blocks` and `measure_units` say of the parent.
     """
 
@@ -36,6 +37,8 @@ class Evidence:
     map: pd.DataFrame | None = None
     weights: pd.DataFrame | None = None
     weights_grid: pd.DataFrame | None = None
+    parents: pd.DataFrame | None = None
+    parents_grid: pd.DataFrame | None = None
     blocks: pd.DataFrame | None = None
     units: pd.DataFrame | None = None
 
@@ -46,6 +49,9 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
     def read(name: str, how: Callable[[Path], pd.DataFrame] = read_runs) -> pd.DataFrame | None:
         file = folder / f"{name}.csv"
         return how(file) if file.exists() else None
+
+    def drawn(file: Path) -> pd.DataFrame:
+        return of_parents(read_runs(file))
 
     def compared(own: pd.DataFrame | None, end: str = "") -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
         """(controls, cases)"""
@@ -70,6 +76,8 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
         map=None if principal is None else completed(principal, grid),
         weights=read("weights"),
         weights_grid=read("weights_grid"),
+        parents=read("parents", drawn),
+        parents_grid=read("parents_grid", drawn),
         blocks=read("blocks", pd.read_csv),
         units=read("units", read_units),
     )

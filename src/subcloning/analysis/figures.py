@@ -10,6 +10,7 @@ from .cases import cases_figure, cases_table
 from .claims import BEYOND
 from .comparisons import controls_figure, controls_table
 from .convergence import convergence_figure, convergence_table, speed_up_figure
+from .drawn import parents_figure, parents_table
 from .evidence import Evidence
 from .parents import blocks_figure, correlations, magnitudes_figure, sorted_scores_figure
 from .results import not_yet_run, results
@@ -130,6 +131,17 @@ def cases(root: Path, found: list[Evidence]) -> None:
             fill(root / "cases" / "README.md", e.study.name, noted(cases_table(e.cases, e.study, e.cases_grid)))
 
 
+def drawn(root: Path, found: list[Evidence]) -> None:
+    """Beyond the paper: what holds over several parents by the same recipe."""
+    folder = root / "parents"
+    for e in found:
+        if e.parents is not None:
+            for reference in (BASELINE, REFERENCE):
+                save(parents_figure(e.parents, e.study, reference), folder / f"{e.study.name}_{reference}")
+                table = parents_table(e.parents, e.study, reference, e.parents_grid)
+                fill(folder / "README.md", f"{e.study.name}_{reference}", noted(table))
+
+
 def all_results(root: Path, found: list[Evidence]) -> None:
     """RESULTS.md: the paper's claims, ours, and what was not run for them."""
     fill(root / "RESULTS.md", "claims", results(found))
@@ -148,6 +160,7 @@ FIGURES = {
     "controls": controls,
     "principal": principal,
     "cases": cases,
+    "parents": drawn,
     "results": all_results,
 }
 ALIASES = {"fig05": "fig03", "fig06": "fig03", "fig08": "fig03", "fig09": "fig01", "fig10": "fig01"}

@@ -20,7 +20,7 @@ def results(evidence: list[Evidence], claims: tuple[Claim, ...] = CLAIMS) -> str
         rows = []
         for e, finding, verdict in zip(evidence, found, verdicts, strict=True):
             if finding:
-                rows.append((f"[{e.study.label}]({e.study.name})", finding.ours, str(finding.seeds or "-"), verdict))
+                rows.append((f"[{e.study.label}]({e.study.name})", finding.ours, finding.seeds, verdict))
                 intervals += finding.intervals
         sections.append(
             f"## {claim.text}\n\n{claim.figure}; [figures]({claim.folder}). The paper: {claim.paper}.\n\n"

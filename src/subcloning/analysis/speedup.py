@@ -18,7 +18,7 @@ def run_of(runs: pd.DataFrame) -> list[str]:
     return ["parent", "seed"] if "parent" in runs else ["seed"]
 
 
-def over_parents(runs: pd.DataFrame) -> pd.DataFrame:
+def of_parents(runs: pd.DataFrame) -> pd.DataFrame:
     """`runs`, of which each case is a parent, as runs of one study over parents."""
     return runs.rename(columns={"case": "parent"})
 

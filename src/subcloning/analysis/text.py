@@ -49,6 +49,14 @@ def ratio_text(ratio: Interval, unit: str = "") -> str:
     return f"{value} [{number(ratio.low)}, {number(ratio.high)}]" if known else f"{value} [no interval]"
 
 
+def drawn_text(arm: pd.DataFrame) -> str:
+    """How many runs there are: `5` seeds, or `5 x 3` parents x seeds."""
+    if "parent" not in arm:
+        return str(arm["seed"].nunique())
+    seeds = arm.groupby("parent")["seed"].nunique()
+    return f"{len(seeds)} x {seeds.min()}"
+
+
 def chance_text(intervals: int) -> str:
     """What is to be expected of so many intervals by chance alone."""
     return f"{intervals} intervals of 95 %: without any difference, about {intervals / 20:.1f} would still show one."

@@ -13,24 +13,25 @@ from .intervals import Interval, difference
 from .parents import correlations
 from .speedup import arms, best_settings, faster, final, times_to_target
 from .study import Study
-from .text import mean_text, ratio_text
+from .text import drawn_text, mean_text, ratio_text
 
 REPRODUCED, PARTLY, NOT = "reproduced", "partly", "not reproduced"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """ours: the measured number. seeds: of each arm; 0 where there are none. intervals: that the verdict rests on."""
+    """ours: the measured number. seeds: of each arm, or parents x seeds; "-" where there are none. intervals: that the
+    verdict rests on."""
 
     ours: str
     verdict: str
-    seeds: int = 0
+    seeds: str = "-"
     intervals: int = 0
 
 
 def early_speed_up(e: Evidence) -> Finding:
     """Of subclone over random."""
-    parts = arms(e.runs, e.study)
+    parts = arms(_most(e, e.runs, REFERENCE, BASELINE), e.study)
     ratio = faster(parts[REFERENCE], parts[BASELINE], e.study, e.study.target)
     verdict = NOT if ratio.verdict != "better" else REPRODUCED if ratio.value >= 4 and ratio.low > 2 else PARTLY
     found = f"{ratio_text(ratio, ' times as fast')} to {e.study.target_text}"
@@ -39,7 +40,7 @@ def early_speed_up(e: Evidence) -> Finding:
 
 def better_end(e: Evidence) -> Finding:
     """Of subclone against random."""
-    parts = arms(e.runs, e.study)
+    parts = arms(_most(e, e.runs, REFERENCE, BASELINE), e.study)
     gain, ends = _gain(e.study, parts, REFERENCE, BASELINE)
     verdict = REPRODUCED if gain.verdict == "better" else NOT
     return Finding(ends, verdict, _seeds(parts, REFERENCE, BASELINE), 1)
@@ -54,7 +55,7 @@ def lower_optimum(e: Evidence) -> Finding | None:
     names = (("LR", best["lr"]), ("WD", best["weight_decay"]))
     text = ", ".join(f"{name} {values[REFERENCE]:g} against {values[BASELINE]:g}" for name, values in names)
     verdict = REPRODUCED if factors.min() >= 4 else PARTLY if factors.min() >= 1 and factors.max() > 1 else NOT
-    return Finding(text, verdict, e.grid["seed"].nunique())
+    return Finding(text, verdict, str(e.grid["seed"].nunique()))
 
 
 def without(ablation: str) -> Callable[[Evidence], Finding | None]:
@@ -96,7 +97,7 @@ def better_in_all_cases(e: Evidence) -> Finding | None:
     verdict = REPRODUCED if better == len(table) else PARTLY if most else NOT
     values = [f"{e.study.factor * gain.value:+.2g}" for gain in sorted(table["better"], key=lambda gain: gain.value)]
     text = f"better in {better} and worse in {worse} of {len(table)}, from {values[0]} to {values[-1]} {e.study.unit}"
-    return Finding(text, verdict, int(table["seeds"].min()), len(table))
+    return Finding(text, verdict, str(table["seeds"].min()), len(table))
 
 
 def middle_blocks(e: Evidence) -> Finding | None:
@@ -124,7 +125,7 @@ def correlated_layers(e: Evidence) -> Finding | None:
 
 def _against(e: Evidence, runs: pd.DataFrame, other: str, arm: str = REFERENCE) -> Finding:
     """How much better `arm` is than `other`: sooner at the early target, and better at the end."""
-    parts = arms(runs, e.study)
+    parts = arms(_most(e, runs, arm, other), e.study)
     ratio = faster(parts[arm], parts[other], e.study, e.study.target)
     gain, ends = _gain(e.study, parts, arm, other)
     both = {ratio.verdict, gain.verdict}
@@ -143,5 +144,10 @@ def _gain(study: Study, parts: dict[str, pd.DataFrame], arm: str, other: str) ->
     return gain, ends if gain.verdict == "diverged" else f"{ends}, {study.gain_text(gain, f' {study.unit}')}"
 
 
-def _seeds(parts: dict[str, pd.DataFrame], *inits: str) -> int:
-    return min(parts[init]["seed"].nunique() for init in inits)
+def _most(e: Evidence, runs: pd.DataFrame, *inits: str) -> pd.DataFrame:
+    """Runs over several parents, where those have these arms; else `runs`, which are of one."""
+    return e.parents if e.parents is not None and {*inits} <= set(e.parents["init"]) else runs
+
+
+def _seeds(parts: dict[str, pd.DataFrame], *inits: str) -> str:
+    return drawn_text(min((parts[init] for init in inits), key=lambda arm: arm["seed"].nunique()))
