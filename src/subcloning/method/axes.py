@@ -112,6 +112,8 @@ class Family:
         than the tables say, or looks at single neurons of the stream where no gain is; "" where it does not.
     resized: parent (the meta device will do), and a shape as in `heads_and_blocks` -> what the library needs to be told
         for a child, as arguments of its config or constructor. For `subcloning.train`, which makes the child itself.
+    rotary: model -> how many of a head's positions, its first ones, are turned in pairs a half of them apart (as
+        transformers' `rotate_half` does); 0 for none. Without it a child's heads cannot be smaller.
     """
 
     name: str
@@ -127,6 +129,7 @@ class Family:
     unsupported: Callable[[nn.Module], str] = lambda model: ""
     unrotatable: Callable[[nn.Module], str] = lambda model: ""
     resized: Callable[..., dict] = _not_said
+    rotary: Callable[[Any], int] | None = None
 
     @cached_property
     def rows(self) -> dict[str, tuple[re.Pattern, Layout]]:

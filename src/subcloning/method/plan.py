@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import SubcloningError
 from ..files import load_tensors, save_tensors
 from .anatomy import Anatomy, same_parent
+from .axes import family_of
 from .principal import rotation
 from .scores import Scores
 
@@ -122,6 +123,7 @@ def make_plan(
     blocks: str | Sequence[int] = "middle",
     seed: int = 0,
     ignore_mismatched: Collection[str] = (),
+    thin_heads: bool = False,
 ) -> Plan:
     """Decide what `child`, any model of the wanted shape (the meta device will do), keeps of `parent`.
 
@@ -140,6 +142,9 @@ def make_plan(
         A deeper child repeats the middle blocks.
     ignore_mismatched: axes, such as `label` or `vocab`, that may differ or be missing in the parent; tensors for which
         that is so keep the child's own initial values.
+    thin_heads: a child's heads may be smaller by a whole factor k, where the family knows how: of each head's positions
+        every k-th stays. Rotary pairs stay whole, and the child turns them as fast as the parent did, since its own
+        frequencies are every k-th of the parent's.
 
     Raises SubcloningError where the two shapes cannot be reconciled, naming the parameter, the axis and both sizes.
     Options that no tensor shows, such as the activation function or the pooling, are not compared.
@@ -173,8 +178,12 @@ def make_plan(
         for axis, (old, new) in pairs(name).items():
             if old == new:
                 continue
-            _check_cut(p, name, axis, old, new)
             key = p.family.key(axis, block)
+            if axis == "dim":
+                _check_thin(p, name, old, new, thin_heads)
+                maps[key] = torch.arange(0, old, old // new)
+                continue
+            _check_cut(p, name, axis, old, new)
             if rules[axis] == "inconsistent":
                 maps[f"{name}:{axis}"] = _indices("random", old, new, None, generator)
             elif rules[axis] == "principal" and axis in p.family.shared:
@@ -290,8 +299,6 @@ def check_counterparts(
 def _check_cut(p: Anatomy, name: str, axis: str, old: int, new: int) -> None:
     """Only scored axes may differ, and only shrink."""
     what = f"{name}, axis {axis}: the parent has {old} and the child {new}"
-    if axis == "dim":
-        raise SubcloningError(f"{what}. The head size must stay: choose the child's number of heads = width / {old}")
     if axis not in p.family.probes:
         raise SubcloningError(
             f"{what}. This axis is kept whole: make them equal, or pass ignore_mismatched=[{axis!r}] to leave tensors "
@@ -299,6 +306,27 @@ def _check_cut(p: Anatomy, name: str, axis: str, old: int, new: int) -> None:
         )
     if new > old:
         raise SubcloningError(f"{what}. A child can be narrower than its parent; width growth is not offered")
+
+
+def thin_sizes(model: nn.Module) -> list[int]:
+    """The sizes below its own that heads of a child of `model` can have, as `thin_heads` of `make_plan` says."""
+    family = family_of(model)
+    if family.rotary is None:
+        return []
+    size, rotary = family.inner_sizes(model)["dim"], family.rotary(model)
+    return [n for n in range(1, size) if not size % n and not rotary % (2 * (size // n))]
+
+
+def _check_thin(p: Anatomy, name: str, old: int, new: int, allowed: bool) -> None:
+    """Raise unless heads may be smaller, which must have been asked for."""
+    fits = thin_sizes(p.model)
+    if allowed and new in fits:
+        return
+    other = f", or with thin_heads=True (--head-size) be {' or '.join(map(str, fits))}" if fits else ""
+    raise SubcloningError(
+        f"{name}, axis dim: the parent has {old} and the child {new}. The head size must stay{other}: choose the "
+        f"child's number of heads = width / {old}"
+    )
 
 
 def _abridged(numbers: Sequence[int], limit: int = 12) -> str:

@@ -46,15 +46,17 @@ def refit(
     cut = {}  # child tensor -> its input dimension, and which of the parent's inputs it keeps
     for name in set(c.tensors) - set(plan.fresh):
         layout, block = c.layouts[name], c.blocks[name]
-        for axis in set(layout.fan_in) - c.family.shared:
-            kept = plan.map(name, c.family.key(axis, block), axis)
-            if kept is not None:
-                (dim,) = (i for i, axes in enumerate(layout.dims) if axis in axes)
-                axes = " ".join(layout.dims[dim])
-                inner = {a: size for a, size in p.inner.items() if a in layout.dims[dim]}
-                size = p.tensors[source_name(c, name, plan.blocks)].shape[dim]
-                units = rearrange(torch.arange(size), f"({axes}) -> {axes}", **inner)
-                cut[name] = dim, units.index_select(layout.dims[dim].index(axis), kept).flatten()
+        own = {axis: plan.map(name, c.family.key(axis, block), axis) for axis in {*layout.fan_in} - c.family.shared}
+        lost = {axis: indices for axis, indices in own.items() if indices is not None}
+        if lost:
+            (dim,) = (i for i, axes in enumerate(layout.dims) if lost.keys() <= {*axes})
+            axes = " ".join(layout.dims[dim])
+            inner = {a: size for a, size in p.inner.items() if a in layout.dims[dim]}
+            size = p.tensors[source_name(c, name, plan.blocks)].shape[dim]
+            units = rearrange(torch.arange(size), f"({axes}) -> {axes}", **inner)
+            for axis, indices in lost.items():
+                units = units.index_select(layout.dims[dim].index(axis), indices)
+            cut[name] = dim, units.flatten()
     if not cut:
         return c.model
     sources = {name: source_name(c, name, plan.blocks) for name in cut}
@@ -78,8 +80,8 @@ def refit(
         among.diagonal().add_(ridge * among.diagonal().mean().clamp(min=1e-12))  # silent inputs have none
         fit = torch.linalg.solve(among, covariance[kept]).T  # (parent's inputs, kept ones)
         target, layout = c.tensors[name], c.layouts[name]
-        lost = set(layout.dims[dim])
-        maps = {axis: None if axis in lost else kept for axis, kept in plan.maps_of(name, c).items()}
+        whole_axes = set(layout.dims[dim])
+        maps = {axis: None if axis in whole_axes else kept for axis, kept in plan.maps_of(name, c).items()}
         whole = target.new_empty([*target.shape[:dim], len(mean), *target.shape[dim + 1 :]])
         transplant(weights[sources[name]], whole, layout, maps, p.inner)
         whole = whole.movedim(dim, -1)

@@ -118,7 +118,9 @@ def transplant(
     dims, names = layout.einops
     expand = f"{dims} -> {' '.join(names)}"
     known = {name: inner[axis] for name, axis in zip(names, layout.axes, strict=True) if axis in inner}
-    source, target = rearrange(source, expand, **known), rearrange(target, expand, **known)
+    cut = {name: len(kept) for name, axis in zip(names, layout.axes, strict=True) if (kept := maps[axis]) is not None}
+    own = {name: cut.get(name, size) for name, size in known.items()}  # a child's heads may be smaller
+    source, target = rearrange(source, expand, **known), rearrange(target, expand, **own)
     mapped = [(dim, kept.to(source.device)) for dim, axis in enumerate(layout.axes) if (kept := maps[axis]) is not None]
     for dim, kept in sorted(mapped, key=lambda pair: pair[1].ndim):  # what is selected need not be rotated first
         if kept.ndim == 1:

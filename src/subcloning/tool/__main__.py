@@ -24,7 +24,7 @@ from ..errors import SubcloningError
 from ..files import atomic
 from ..method.anatomy import Anatomy
 from ..method.axes import family_of
-from ..method.models import PLAN
+from ..method.models import PLAN, shape_of
 from ..method.plan import SCORED, SELECTIONS, Plan, make_plan
 from ..method.refit import refit
 from ..method.scores import Scores
@@ -34,7 +34,7 @@ from ..method.surgery import apply_plan
 from ..method.verification import verify
 from ..method.weights import score_weights
 from .calibration import batches
-from .parents import Checkpoint, find, shape_of
+from .parents import Checkpoint, find
 from .report import card, comparison
 
 
@@ -42,11 +42,13 @@ def build(checkpoint: Checkpoint, out: Path, args: argparse.Namespace, command: 
     """Write the child of `checkpoint` to the folder `out`, whole or not at all."""
     if out.exists():
         raise SubcloningError(f"{out} exists: choose a folder that does not")
-    shape = shape_of(checkpoint, width=args.width, heads=args.heads, hidden=args.hidden, **args.depth)
+    big, thin = checkpoint.empty(), args.head_size is not None
+    given = {"width": args.width, "heads": args.heads, "hidden": args.hidden, "head_size": args.head_size}
+    shape = shape_of(big, **given, **args.depth)
     with torch.device("meta"):
         empty = checkpoint.child(shape)
-    big = checkpoint.empty()
-    make_plan(big, empty, select="first")  # shapes that do not fit are found before anything is downloaded
+    # Shapes that do not fit are found before anything is downloaded.
+    make_plan(big, empty, select="first", thin_heads=thin)
     print(comparison(big, empty, shape))
     if args.dry_run:
         return
@@ -69,7 +71,7 @@ def build(checkpoint: Checkpoint, out: Path, args: argparse.Namespace, command: 
         scores = Scores.load(args.scores)
     elif data:
         scores = score(p, reported(data, "scored"), stream=args.select == "principal")
-    plan = make_plan(p, child, scores, select=args.select, blocks=args.blocks)
+    plan = make_plan(p, child, scores, select=args.select, blocks=args.blocks, thin_heads=thin)
     if not args.stream:
         apply_plan(plan, p, child, scale=args.scale)
     if args.refit and data:
@@ -184,6 +186,7 @@ def parser() -> argparse.ArgumentParser:
         "--depth", type=depth, default={}, help="blocks, or with a point in it a share of the parent's, as 0.5"
     )
     made.add_argument("--heads", type=count, help="heads, in place of --width; they keep their size")
+    made.add_argument("--head-size", type=count, help="of the Llama kinds: heads smaller by a whole factor")
     made.add_argument("--hidden", type=count, help="hidden units of each block (default: as the width)")
     made.add_argument(
         "--select", choices=SELECTIONS, help="which units (default: principal where it can, else importance)"

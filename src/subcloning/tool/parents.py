@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from ..errors import SubcloningError
-from ..method.axes import family_of
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -249,9 +248,3 @@ def _downloaded(place: str, revision: str | None) -> Path:
         return Path(snapshot_download(place, revision=revision, allow_patterns=["*.safetensors", "*.json"]))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise SubcloningError(f"{place} cannot be read from the Hub: {error}") from error
-
-
-def shape_of(checkpoint: Checkpoint, **shape: Any) -> dict:
-    """What the library needs to be told for a child of that `width`, `depth`, `heads`, `blocks` and `hidden`."""
-    parent = checkpoint.empty()
-    return family_of(parent).resized(parent, **{key: value for key, value in shape.items() if value is not None})

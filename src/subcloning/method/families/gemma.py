@@ -19,5 +19,6 @@ register(
         tied={"lm_head.weight": ()},
         points=llama.points(),
         resized=llama.resized,
+        rotary=llama.rotary,
     )
 )

@@ -10,8 +10,11 @@ from ..axes import Family, Probe, register
 from .shape import heads_and_blocks
 
 
-def resized(parent, *, heads: int | None = None, hidden: int | None = None, **shape) -> dict:
-    """Arguments of the config for a child, whose heads keep their size and their groups; `heads` are query heads.
+def resized(
+    parent, *, heads: int | None = None, hidden: int | None = None, head_size: int | None = None, **shape
+) -> dict:
+    """Arguments of the config for a child, whose heads keep their groups and, unless `head_size` is given, their size;
+    `heads` are query heads.
 
     With both `width` and `heads` each is of itself: a head's size is the config's own, whatever the width.
     """
@@ -28,6 +31,7 @@ def resized(parent, *, heads: int | None = None, hidden: int | None = None, **sh
     if heads is not None and "width" in shape:
         sizes = {name: round(getattr(config, name) * shape["width"]) for name in sizes}
     sizes["intermediate_size"] = hidden or sizes["intermediate_size"]
+    sizes |= {"head_dim": head_size} if head_size else {}
     sizes |= {"num_key_value_heads": kept, "num_attention_heads": kept * queries, "num_hidden_layers": blocks}
     kinds = getattr(config, "layer_types", None)
     return sizes | ({"layer_types": list(kinds[:blocks])} if kinds else {})
@@ -36,6 +40,10 @@ def resized(parent, *, heads: int | None = None, hidden: int | None = None, **sh
 def unsupported(model) -> str:
     kinds = set(getattr(model.config, "layer_types", None) or [])
     return f"its blocks are of several kinds, {', '.join(sorted(kinds))}" if len(kinds) > 1 else ""
+
+
+def rotary(model) -> int:
+    return 2 * len(model.base_model.rotary_emb.inv_freq)
 
 
 def sizes(body) -> dict[str, int]:
@@ -116,5 +124,6 @@ for name, (kind, head) in product(("Llama", "Mistral", "Qwen2", "Qwen3"), HEADS.
             norms=norms(prefix, (head,) if head else ()),
             unsupported=unsupported,
             resized=resized,
+            rotary=rotary,
         )
     )
