@@ -22,6 +22,7 @@ class Evidence:
     bigger: of the child of a bigger parent. controls: of arms that the paper does not have, with those that they are
     compared with. cases: over shapes, budgets and parents, in a column `case`. map: of principal, over the whole grid.
     weights: where units are scored without data. parents: of several parents, in a column `parent`.
+    budgets: over lengths of training, in a column `case`.
     blocks, units: what `measure_blocks` and `measure_units` say of the parent.
     """
 
@@ -39,6 +40,8 @@ class Evidence:
     weights_grid: pd.DataFrame | None = None
     parents: pd.DataFrame | None = None
     parents_grid: pd.DataFrame | None = None
+    budgets: pd.DataFrame | None = None
+    budgets_grid: pd.DataFrame | None = None
     blocks: pd.DataFrame | None = None
     units: pd.DataFrame | None = None
 
@@ -78,6 +81,8 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
         weights_grid=read("weights_grid"),
         parents=read("parents", drawn),
         parents_grid=read("parents_grid", drawn),
+        budgets=read("budgets"),
+        budgets_grid=read("budgets_grid"),
         blocks=read("blocks", pd.read_csv),
         units=read("units", read_units),
     )

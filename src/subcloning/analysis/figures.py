@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from .arms import BASELINE, BIGGER, REFERENCE
+from .budgets import budgets_figure, budgets_table, rates_table, trends_table
 from .cases import cases_figure, cases_table
 from .claims import BEYOND
 from .comparisons import controls_figure, controls_table
@@ -142,6 +143,19 @@ def drawn(root: Path, found: list[Evidence]) -> None:
                 fill(folder / "README.md", f"{e.study.name}_{reference}", noted(table))
 
 
+def budgets(root: Path, found: list[Evidence]) -> None:
+    """Beyond the paper: over lengths of training."""
+    folder = root / "budgets"
+    for e in found:
+        if e.budgets is not None:
+            save(budgets_figure(e.budgets, e.study), folder / e.study.name)
+            table = budgets_table(e.budgets, e.study, e.budgets_grid)
+            fill(folder / "README.md", e.study.name, noted(table))
+            fill(folder / "README.md", f"{e.study.name}_trend", markdown(trends_table(e.budgets, e.study)))
+        if e.budgets_grid is not None:
+            fill(folder / "README.md", f"{e.study.name}_rates", markdown(rates_table(e.budgets_grid, e.study)))
+
+
 def all_results(root: Path, found: list[Evidence]) -> None:
     """RESULTS.md: the paper's claims, ours, and what was not run for them."""
     fill(root / "RESULTS.md", "claims", results(found))
@@ -161,6 +175,7 @@ FIGURES = {
     "principal": principal,
     "cases": cases,
     "parents": drawn,
+    "budgets": budgets,
     "results": all_results,
 }
 ALIASES = {"fig05": "fig03", "fig06": "fig03", "fig08": "fig03", "fig09": "fig01", "fig10": "fig01"}

@@ -1,0 +1,198 @@
+"""Where does the speed-up go as training grows longer? Runs of several budgets, each with a schedule of its own."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+from .arms import ARMS, BASELINE, known
+from .intervals import LEVEL, Interval, difference, speed_up
+from .speedup import arms, best_settings, faster, final, limits, setting_of, times_to_target
+from .study import Study
+from .style import figure, plain_log
+from .text import mean_text, ratio_text
+from .tuning import effort
+
+
+@dataclass(frozen=True)
+class Trend:
+    """By what the speed-up is multiplied where the budget doubles, and its interval."""
+
+    factor: Interval
+    budgets: int
+
+
+def by_budget(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Each arm of each budget, a `case` of `runs`, against random weights at that budget.
+
+    Columns: case, budget (in the study's time), init, lr, weight_decay, seeds, ends (as text), and `Interval`s of how
+    many times sooner it is there: early, at the early target; same, where random of its seed ends, on the arm's
+    schedule of the same budget; own, the same with the arm's schedule as short as that takes (`_own_schedule`).
+    """
+    parts = {case: arms(own.drop(columns="case"), study) for case, own in runs.groupby("case", sort=False)}
+    budgets: dict[Any, float] = {case: limits(own[BASELINE], study)[1] for case, own in parts.items()}
+    rows = []
+    for case in sorted(budgets, key=lambda case: budgets[case]):
+        baseline = parts[case][BASELINE]
+        for init in (arm.name for arm in known(parts[case]) if arm.name != BASELINE):
+            arm = parts[case][init]
+            mine, others = (mean_text(final(some, study), study) for some in (arm, baseline))
+            shorter = {budgets[other]: own[init] for other, own in parts.items() if init in own}
+            rows.append(
+                {
+                    "case": case,
+                    "budget": budgets[case],
+                    "init": init,
+                    **setting_of(arm),
+                    "seeds": arm["seed"].nunique(),
+                    "ends": f"{mine} against {others}",
+                    "early": faster(arm, baseline, study, study.target),
+                    "same": _same_schedule(arm, baseline, study),
+                    "own": _own_schedule(shorter, baseline, study),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _same_schedule(arm: pd.DataFrame, baseline: pd.DataFrame, study: Study) -> Interval:
+    """How many times sooner each run of `arm` is where the baseline's run of its seed ends."""
+    ends = final(baseline, study)
+    own = {seed: run for seed, run in arm.groupby("seed") if seed in ends.index}
+    times = [times_to_target(run, study, ends[seed]).iloc[0] for seed, run in own.items()]
+    last = limits(baseline, study)[1]
+    return speed_up([last] * len(times), times, limits(arm, study))
+
+
+def _own_schedule(shorter: dict[float, pd.DataFrame], baseline: pd.DataFrame, study: Study) -> Interval:
+    """The baseline's budget over that at whose end the arm would be where the baseline ends, seed by seed.
+
+    shorter: budget -> the arm's runs. Between two budgets the end is interpolated over the logarithm of the budget. A
+    lower bound where the arm is there with its smallest budget, an upper one where it is not with its largest.
+    """
+    budgets = np.sort([*shorter])
+    ends = pd.DataFrame({budget: study.sign * final(shorter[budget], study) for budget in budgets})
+    curves = dict(zip(ends.index, ends.to_numpy(), strict=True))
+    logs, bounds = {}, set()
+    for seed, end in (study.sign * final(baseline, study)).items():
+        if seed in curves:
+            curve = curves[seed]
+            there = np.flatnonzero(curve >= end)
+            i = there[0] if len(there) else len(curve) - 1
+            at = np.log(budgets[i])
+            if not len(there):
+                bounds.add("<")
+            elif i == 0:
+                bounds.add(">")
+            else:
+                share = (end - curve[i - 1]) / (curve[i] - curve[i - 1])
+                at = np.log(budgets[i - 1]) + share * np.log(budgets[i] / budgets[i - 1])
+            logs[seed] = np.log(limits(baseline, study)[1]) - at
+    if len(bounds) > 1:
+        return Interval(np.nan, 0.0, np.inf, neutral=1.0)
+    series = pd.Series(logs)
+    found = difference(series, series * 0)
+    value, low, high = (float(np.exp(end)) for end in (found.value, found.low, found.high))
+    low, high = 0.0 if "<" in bounds else low, np.inf if ">" in bounds else high
+    bound: Any = next(iter(bounds), "")
+    return Interval(value, low, high, bound, neutral=1.0)
+
+
+def _estimates(table: pd.DataFrame, init: str, which: str) -> pd.DataFrame:
+    """The rows of an arm whose ratio is more than a bound."""
+    known_ratio = pd.Series([not ratio.bound and bool(np.isfinite(ratio.value)) for ratio in table[which]], table.index)
+    return table[(table["init"] == init) & known_ratio]
+
+
+def trend(table: pd.DataFrame, init: str, which: str) -> Trend | None:
+    """Of the speed-up `which` of an arm in `by_budget`, over the logarithm of the budget; None below three budgets.
+
+    A line by least squares through each budget's value, bounds left out; its slope's interval by Student's t.
+    """
+    own = _estimates(table, init, which)
+    if len(own) < 3:
+        return None
+    line = stats.linregress(np.log2(own["budget"]), [np.log2(ratio.value) for ratio in own[which]])
+    half = stats.t.ppf((1 + LEVEL) / 2, len(own) - 2) * line.stderr
+    value, low, high = (float(2.0**slope) for slope in (line.slope, line.slope - half, line.slope + half))
+    return Trend(Interval(value, low, high, neutral=1.0), len(own))
+
+
+def budgets_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> pd.DataFrame:
+    """`by_budget` as text. grid: the tuning runs, with a column `case` too."""
+    rows = []
+    for row in by_budget(runs, study).to_dict("records"):
+        tried = None if grid is None else grid[grid["case"] == row["case"]]
+        rows.append(
+            {
+                f"random's budget, {study.time_unit}": study.time_text(row["budget"], digits=0),
+                "init": f"`{row['init']}`",
+                "LR": f"{row['lr']:g}",
+                "tuning": "-" if tried is None else effort(tried, row["init"], row["lr"], row["weight_decay"]),
+                "seeds": row["seeds"],
+                "at the end, against random": row["ends"],
+                f"times as fast to {study.quality_text(study.target, digits=0)}": ratio_text(row["early"]),
+                "to random's end, same schedule": ratio_text(row["same"]),
+                "its own schedule": ratio_text(row["own"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def trends_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """`trend` of each arm, as text."""
+    table = by_budget(runs, study)
+    names = {"early": "to the early target", "same": "to random's end, same schedule", "own": "its own schedule"}
+    rows = []
+    for init in table["init"].unique():
+        found = {name: trend(table, init, which) for which, name in names.items()}
+        cells = {name: ratio_text(line.factor) if line else "-" for name, line in found.items()}
+        rows.append({"init": f"`{init}`", **cells})
+    return pd.DataFrame(rows)
+
+
+def rates_table(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The best learning rate of each arm at each budget, and those that were tried."""
+    rows = []
+    lengths = grid.groupby("case")[study.time].max().sort_values()
+    for case, length in zip(lengths.index, lengths, strict=True):
+        own = grid[grid["case"] == case].drop(columns="case")
+        best = best_settings(own, study, drop_fewer=True)
+        for init in (arm.name for arm in known(best.index)):
+            tried = sorted(own.loc[own["init"] == init, "lr"].unique())
+            cells = {"best LR": f"{best['lr'].to_dict()[init]:g}", "tried": ", ".join(f"{lr:g}" for lr in tried)}
+            rows.append({"budget": study.time_text(float(length), digits=0), "init": f"`{init}`", **cells})
+    return pd.DataFrame(rows)
+
+
+def budgets_figure(runs: pd.DataFrame, study: Study) -> Figure:
+    """The end over the budget, and the speed-up to random's end over random's budget, with intervals."""
+    fig, (left, right) = figure(columns=2, panels=2)
+    ends = []
+    for _, own in runs.groupby("case", sort=False):
+        for init, arm in arms(own.drop(columns="case"), study).items():
+            values = final(arm, study)
+            ends.append((limits(arm, study)[1], init, values.mean(), values.min(), values.max()))
+    table = pd.DataFrame(ends, columns=["budget", "init", "mean", "low", "high"]).sort_values("budget")
+    for arm_ in known(table["init"]):
+        line = table[table["init"] == arm_.name]
+        left.plot(line["budget"], line["mean"], marker=".", color=arm_.ink, label=arm_.label)
+        left.fill_between(line["budget"], line["low"], line["high"], color=arm_.ink, alpha=0.2, linewidth=0)
+    found = by_budget(runs, study)
+    for init in found["init"].unique():
+        for which, dash in (("same", ":"), ("own", "-")):
+            line = _estimates(found, init, which)
+            value, low, high = ([getattr(r, end) for r in line[which]] for end in ("value", "low", "high"))
+            label = ARMS[init].label if which == "own" else None
+            right.plot(line["budget"], value, dash, marker=".", color=ARMS[init].ink, label=label)
+            if which == "own":
+                right.fill_between(line["budget"], low, high, color=ARMS[init].ink, alpha=0.15, linewidth=0)
+    metric = study.metric.removeprefix("val_")
+    left.set(xlabel=f"budget, {study.time_unit}", ylabel=f"validation {metric} at the end")
+    right.set(xlabel=f"random's budget, {study.time_unit}", ylabel="times as fast to random's end")
+    plain_log(left.xaxis, right.xaxis, right.yaxis)
+    right.axhline(4, color="0.6", linewidth=0.6, linestyle=":")
+    left.legend()
+    return fig

@@ -1,0 +1,91 @@
+"""The speed-up over random's budget: interpolated, bounded, with a trend, from runs of several lengths."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_analysis import losses
+
+from subcloning.analysis.budgets import budgets_figure, budgets_table, by_budget, rates_table, trend, trends_table
+from subcloning.analysis.study import Study
+
+TOKENS = Study("tokens", "val_loss", 6.0, tuned_for="final", shown=(0,), name="gpt2_stdlib")
+
+
+def runs_of(ends, lr=1e-3):
+    """{budget in thousand tokens: {init: [final loss of each seed]}}: losses fall in a line to the end."""
+    parts = []
+    for budget, arms in ends.items():
+        own = losses(arms).assign(case=f"budget_{budget}", lr=lr)
+        parts.append(own.assign(tokens=own["tokens"] * budget // 100))
+    return pd.concat(parts, ignore_index=True)
+
+
+# Random's end at 400k is where the child ends between 100k and 200k, at 1/4 of the way: 100k * 2 ** 0.25.
+ENDS = {
+    100: {"random": [6.0, 6.0], "subclone": [4.0, 4.0]},
+    200: {"random": [5.0, 5.0], "subclone": [3.6, 3.6]},
+    400: {"random": [3.9, 3.9], "subclone": [3.4, 3.4]},
+}
+
+
+def test_the_arms_own_schedule_is_found_between_budgets():
+    table = by_budget(runs_of(ENDS), TOKENS).set_index("budget")
+    assert table.index.tolist() == [100_000, 200_000, 400_000]
+    assert table.loc[400_000, "own"].value == pytest.approx(4 / 2**0.25)
+    assert not table.loc[400_000, "own"].bound
+    # With its smallest budget the child is already ahead of random's end.
+    assert [table.loc[b, "own"].bound for b in (100_000, 200_000)] == [">", ">"]
+    assert table.loc[200_000, "own"].value == pytest.approx(2)
+    assert table.loc[200_000, "own"].high == np.inf
+    # Of the same schedule: from 8 to 3.4 over 400k it is at 3.9 after 41/46 of it.
+    assert table.loc[400_000, "same"].value == pytest.approx(46 / 41)
+    assert table.loc[400_000, "early"].value == pytest.approx(4.6 / 4.1)
+    assert table.loc[100_000, "ends"] == f"{math.exp(4):.1f} against {math.exp(6):.1f}"
+
+
+def test_a_child_that_never_gets_there_is_an_upper_bound():
+    ends = {100: {"random": [5.0, 5.0], "uniform": [6.0, 6.0]}, 200: {"random": [4.0, 4.0], "uniform": [5.5, 5.5]}}
+    table = by_budget(runs_of(ends), TOKENS).set_index("budget")
+    assert (table.loc[100_000, "own"].bound, table.loc[100_000, "own"].low) == ("<", 0)
+    assert table.loc[100_000, "own"].value == pytest.approx(0.5)
+    assert table.loc[100_000, "same"].bound == "<"
+
+
+def test_intervals_are_over_seeds():
+    noisy = {**ENDS, 400: {"random": [3.9, 3.7], "subclone": [3.4, 3.4]}}
+    own = by_budget(runs_of(noisy), TOKENS).set_index("budget").loc[400_000, "own"]
+    each = [4 / 2**0.25, 4 / 2**0.75]
+    assert own.value == pytest.approx(math.prod(each) ** 0.5)
+    assert own.low < min(each) < max(each) < own.high
+
+
+def test_the_trend_over_budgets():
+    """Where the ratio is 8, 4, 2 for budgets that double, it halves with each doubling."""
+    budgets = {100: 8, 200: 4, 400: 2}
+    ends = {
+        budget: {"random": [4.0, 4.0], "subclone": [8 - 4 * ratio] * 2} for budget, ratio in budgets.items()
+    }  # at random's end after 1/ratio of the way
+    table = by_budget(runs_of(ends), TOKENS)
+    found = trend(table, "subclone", "same")
+    assert found.budgets == 3
+    assert (found.factor.value, found.factor.low, found.factor.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert trend(table, "subclone", "own") is None  # bounds alone
+    assert trends_table(runs_of(ends), TOKENS)["to random's end, same schedule"].tolist() == ["0.5 [0.5, 0.5]"]
+
+
+def test_tables_and_figure():
+    grid = pd.concat(
+        [runs_of(ENDS), runs_of({b: {i: [e + 1 for e in es] for i, es in a.items()} for b, a in ENDS.items()}, lr=2e-3)]
+    )
+    text = budgets_table(runs_of(ENDS), TOKENS, grid)
+    assert text["tuning"].tolist() == ["2 x 2, lowest LR"] * 3
+    assert text["its own schedule"].tolist()[-1].startswith("3.36 [3.36")
+    rates = rates_table(grid, TOKENS)
+    assert rates["best LR"].tolist() == ["0.001"] * 6
+    assert rates["tried"].tolist() == ["0.001, 0.002"] * 6
+    left, right = budgets_figure(runs_of(ENDS), TOKENS).axes
+    assert [line.get_label() for line in left.lines] == ["random", "subclone"]
+    solid = next(line for line in right.lines if line.get_linestyle() == "-")
+    assert solid.get_xdata().tolist() == [400_000]
