@@ -69,10 +69,18 @@ def test_the_trend_over_budgets():
     }  # at random's end after 1/ratio of the way
     table = by_budget(runs_of(ends), TOKENS)
     found = trend(table, "subclone", "same")
-    assert found.budgets == 3
-    assert (found.factor.value, found.factor.low, found.factor.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
     assert trend(table, "subclone", "own") is None  # bounds alone
     assert trends_table(runs_of(ends), TOKENS)["to random's end, same schedule"].tolist() == ["0.5 [0.5, 0.5]"]
+
+
+def test_what_diverged_has_no_speed_up():
+    for arm in ("random", "subclone"):
+        runs = runs_of(ENDS)
+        last = (runs["tokens"] == runs["tokens"].max()) & (runs["init"] == arm)
+        table = by_budget(runs.assign(val_loss=runs["val_loss"].mask(last)), TOKENS).set_index("budget")
+        assert math.isnan(table.loc[400_000, "own"].value)
+    assert table.loc[400_000, "same"].bound == "<"  # it is taken for a run that never gets there
 
 
 def test_tables_and_figure():

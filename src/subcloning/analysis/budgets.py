@@ -1,6 +1,5 @@
 """Where does the speed-up go as training grows longer? Runs of several budgets, each with a schedule of its own."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,7 @@ from .style import figure, plain_log
 from .text import mean_text, ratio_text
 from .tuning import effort
 
-
-@dataclass(frozen=True)
-class Trend:
-    """By what the speed-up is multiplied where the budget doubles, and its interval."""
-
-    factor: Interval
-    budgets: int
+UNKNOWN = Interval(np.nan, 0.0, np.inf, neutral=1.0)
 
 
 def by_budget(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -60,6 +53,8 @@ def by_budget(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
 def _same_schedule(arm: pd.DataFrame, baseline: pd.DataFrame, study: Study) -> Interval:
     """How many times sooner each run of `arm` is where the baseline's run of its seed ends."""
     ends = final(baseline, study)
+    if ends.isna().any():
+        return UNKNOWN
     own = {seed: run for seed, run in arm.groupby("seed") if seed in ends.index}
     times = [times_to_target(run, study, ends[seed]).iloc[0] for seed, run in own.items()]
     last = limits(baseline, study)[1]
@@ -75,8 +70,11 @@ def _own_schedule(shorter: dict[float, pd.DataFrame], baseline: pd.DataFrame, st
     budgets = np.sort([*shorter])
     ends = pd.DataFrame({budget: study.sign * final(shorter[budget], study) for budget in budgets})
     curves = dict(zip(ends.index, ends.to_numpy(), strict=True))
+    goals = study.sign * final(baseline, study)
+    if ends.isna().any(axis=None) or goals.isna().any():
+        return UNKNOWN
     logs, bounds = {}, set()
-    for seed, end in (study.sign * final(baseline, study)).items():
+    for seed, end in goals.items():
         if seed in curves:
             curve = curves[seed]
             there = np.flatnonzero(curve >= end)
@@ -91,7 +89,7 @@ def _own_schedule(shorter: dict[float, pd.DataFrame], baseline: pd.DataFrame, st
                 at = np.log(budgets[i - 1]) + share * np.log(budgets[i] / budgets[i - 1])
             logs[seed] = np.log(limits(baseline, study)[1]) - at
     if len(bounds) > 1:
-        return Interval(np.nan, 0.0, np.inf, neutral=1.0)
+        return UNKNOWN
     series = pd.Series(logs)
     found = difference(series, series * 0)
     value, low, high = (float(np.exp(end)) for end in (found.value, found.low, found.high))
@@ -106,8 +104,8 @@ def _estimates(table: pd.DataFrame, init: str, which: str) -> pd.DataFrame:
     return table[(table["init"] == init) & known_ratio]
 
 
-def trend(table: pd.DataFrame, init: str, which: str) -> Trend | None:
-    """Of the speed-up `which` of an arm in `by_budget`, over the logarithm of the budget; None below three budgets.
+def trend(table: pd.DataFrame, init: str, which: str) -> Interval | None:
+    """By what the speed-up `which` of an arm in `by_budget` is multiplied where the budget doubles; None below three.
 
     A line by least squares through each budget's value, bounds left out; its slope's interval by Student's t.
     """
@@ -117,7 +115,7 @@ def trend(table: pd.DataFrame, init: str, which: str) -> Trend | None:
     line = stats.linregress(np.log2(own["budget"]), [np.log2(ratio.value) for ratio in own[which]])
     half = stats.t.ppf((1 + LEVEL) / 2, len(own) - 2) * line.stderr
     value, low, high = (float(2.0**slope) for slope in (line.slope, line.slope - half, line.slope + half))
-    return Trend(Interval(value, low, high, neutral=1.0), len(own))
+    return Interval(value, low, high, neutral=1.0)
 
 
 def budgets_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -148,7 +146,7 @@ def trends_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
     rows = []
     for init in table["init"].unique():
         found = {name: trend(table, init, which) for which, name in names.items()}
-        cells = {name: ratio_text(line.factor) if line else "-" for name, line in found.items()}
+        cells = {name: ratio_text(line) if line else "-" for name, line in found.items()}
         rows.append({"init": f"`{init}`", **cells})
     return pd.DataFrame(rows)
 
