@@ -63,6 +63,16 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
         same = own if controls is None else controls
         return controls, None if same is None or not parts else every_case(pd.concat(parts), same, study)
 
+    def with_own(budgets: pd.DataFrame | None, own: pd.DataFrame | None) -> pd.DataFrame | None:
+        """The study's own budget, too, if its runs have all arms and the budget is not there."""
+        if budgets is None or own is None:
+            return budgets
+        same = own[own["init"].isin(budgets["init"])]
+        there = budgets.groupby("case")[study.time].max()
+        if set(budgets["init"]) - set(same["init"]) or same[study.time].max() in there.to_numpy():
+            return budgets
+        return pd.concat([budgets, same.assign(case="own")])
+
     runs, grid = read_runs(folder / "runs.csv"), read("grid")
     (controls, cases), (controls_grid, cases_grid) = compared(runs), compared(grid, "_grid")
     principal = read("map")
@@ -81,8 +91,8 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
         weights_grid=read("weights_grid"),
         parents=read("parents", drawn),
         parents_grid=read("parents_grid", drawn),
-        budgets=read("budgets"),
-        budgets_grid=read("budgets_grid"),
+        budgets=with_own(read("budgets"), runs),
+        budgets_grid=with_own(read("budgets_grid"), grid),
         blocks=read("blocks", pd.read_csv),
         units=read("units", read_units),
     )
