@@ -6,7 +6,8 @@
 tuning() {
     sweep smollm2_grid
     sweep smollm2_grid init=uniform optim.lr=1e-3,2e-3,4e-3
-    sweep smollm2_grid init=subclone_no_scaling,principal_no_scaling   # compared at this budget only
+    sweep smollm2_grid init=subclone_no_scaling,principal_no_scaling   # the first is compared at this budget only
+    sweep smollm2_grid init=principal_no_scaling optim.lr=1.25e-4,2.5e-4
     collect smollm2_grid grid --keep
 }
 
