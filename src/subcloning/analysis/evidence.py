@@ -59,7 +59,8 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
     def compared(own: pd.DataFrame | None, end: str = "") -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
         """(controls, cases)"""
         controls = completed(read(f"controls{end}"), own)
-        parts = [found for name in ("cases", "distilled") if (found := read(f"{name}{end}")) is not None]
+        found = [runs for name in ("cases", "distilled") if (runs := read(f"{name}{end}")) is not None]
+        parts = [runs for runs in found if REFERENCE in set(runs["init"])]  # which a case is compared with
         same = own if controls is None else controls
         return controls, None if same is None or not parts else every_case(pd.concat(parts), same, study)
 
