@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..errors import SubcloningError
-from .arms import known
+from .arms import ARMS, known
 from .comparisons import judged
 from .intervals import between, difference
 from .speedup import arms, faster, final, limits, setting_of, times_to_target
@@ -81,17 +81,17 @@ def _share(value: float) -> str:
 def parents_figure(runs: pd.DataFrame, study: Study, reference: str) -> Figure:
     """Each arm against `reference`: the interval over parents, and of the end a dot for each parent."""
     table = over_parents(runs, study, reference).iloc[::-1].reset_index(drop=True)
-    labels = {arm.name: arm for arm in known(table["init"])}
+    labels, ink = {arm.name: arm.label for arm in known(table["init"])}, ARMS[reference].ink
     fig, (left, right) = figure(columns=2, panels=2)
     fig.set_figheight(0.9 + 0.25 * len(table))
     for at, row in zip(table.index, table.to_dict("records"), strict=True):
-        error_bars(left, [row["sooner"]], [at], labels[row["init"]].ink)
-        error_bars(right, [row["better"]], [at], labels[row["init"]].ink, study.factor)
+        error_bars(left, [row["sooner"]], [at], ink)
+        error_bars(right, [row["better"]], [at], ink, study.factor)
         gains = study.factor * row["gains"]
         right.plot(gains, [at - 0.25] * len(gains), "o", color="0.5", markersize=2)
     for ax in (left, right):
         ax.set_ylim(-0.6, len(table) - 0.4)
-    left.set_yticks(table.index, [labels[init].label for init in table["init"]])
+    left.set_yticks(table.index, [labels[init] for init in table["init"]])
     right.set_yticks([])
     plain_log(left.xaxis)
     left.set(xlabel=f"times as fast as {reference} to {study.target_text}")
