@@ -137,8 +137,8 @@ def drawn(root: Path, found: list[Evidence]) -> None:
     folder = root / "parents"
     for e in found:
         if e.parents is not None:
+            save(parents_figure(e.parents, e.study, REFERENCE), folder / e.study.name)
             for reference in (BASELINE, REFERENCE):
-                save(parents_figure(e.parents, e.study, reference), folder / f"{e.study.name}_{reference}")
                 table = parents_table(e.parents, e.study, reference, e.parents_grid)
                 fill(folder / "README.md", f"{e.study.name}_{reference}", noted(table))
 

@@ -23,9 +23,9 @@ further. Until then it is worse than its parent.
 {facts}
 
 What to expect: in the studies of the project *subcloning*, children took a quarter to twice the learning rate of a
-random start, with warm-up, and gained most where training is short. A child of two thirds of SmolLM2-135M's width and half
-its depth was, after a tenth of a million tokens, ahead of random weights after a million; made with --no-scale, by
-principal directions, it ended best, at a quarter of the others' learning rate. Tune the learning rate.
+random start, with warm-up, and gained most where training is short. A child of two thirds of SmolLM2-135M's width and
+half its depth was, after a tenth of a million tokens, ahead of random weights after a million; made with --no-scale,
+by principal directions, it ended best, at a quarter of the others' learning rate. Tune the learning rate.
 
 What was kept, also in plan.safetensors (`subclone inspect`):
 
