@@ -84,11 +84,10 @@ def parents_figure(runs: pd.DataFrame, study: Study, reference: str) -> Figure:
     labels, ink = {arm.name: arm.label for arm in known(table["init"])}, ARMS[reference].ink
     fig, (left, right) = figure(columns=2, panels=2)
     fig.set_figheight(0.9 + 0.25 * len(table))
-    for at, row in zip(table.index, table.to_dict("records"), strict=True):
-        error_bars(left, [row["sooner"]], [at], ink)
-        error_bars(right, [row["better"]], [at], ink, study.factor)
-        gains = study.factor * row["gains"]
-        right.plot(gains, [at - 0.25] * len(gains), "o", color="0.5", markersize=2)
+    error_bars(left, table["sooner"], table.index, ink)
+    error_bars(right, table["better"], table.index, ink, study.factor)
+    for at, gains in zip(table.index, table["gains"], strict=True):
+        right.plot(study.factor * gains, [at - 0.25] * len(gains), "o", color="0.5", markersize=2)
     for ax in (left, right):
         ax.set_ylim(-0.6, len(table) - 0.4)
     left.set_yticks(table.index, [labels[init] for init in table["init"]])
