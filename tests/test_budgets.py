@@ -5,9 +5,12 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from records import write_record
 from test_analysis import losses
 
 from subcloning.analysis.budgets import budgets_figure, budgets_table, by_budget, rates_table, trend, trends_table
+from subcloning.analysis.evidence import Evidence, read_evidence
+from subcloning.analysis.figures import budgets
 from subcloning.analysis.study import Study
 
 TOKENS = Study("tokens", "val_loss", 6.0, tuned_for="final", shown=(0,), name="gpt2_stdlib")
@@ -83,6 +86,18 @@ def test_what_diverged_has_no_speed_up():
     assert table.loc[400_000, "same"].bound == "<"  # it is taken for a run that never gets there
 
 
+def test_the_studys_own_budget_is_one_more(tmp_path):
+    arms = {"random": [5.0, 5.0], "subclone": [4.0, 4.0], "uniform": [4.5, 4.5]}
+    write_record(tmp_path / "runs.csv", losses(arms))
+    shorter = runs_of({50: {init: arms[init] for init in ("random", "subclone")}})
+    write_record(tmp_path / "budgets.csv", shorter)
+    found = read_evidence(tmp_path, TOKENS).budgets
+    assert found.groupby("case")["tokens"].max().to_dict() == {"budget_50": 50_000, "own": 100_000}
+    assert set(found["init"]) == {"random", "subclone"}
+    write_record(tmp_path / "budgets.csv", pd.concat([shorter, runs_of({100: arms})]))
+    assert "own" not in set(read_evidence(tmp_path, TOKENS).budgets["case"])  # that length is there
+
+
 def test_tables_and_figure():
     grid = pd.concat(
         [runs_of(ENDS), runs_of({b: {i: [e + 1 for e in es] for i, es in a.items()} for b, a in ENDS.items()}, lr=2e-3)]
@@ -97,3 +112,14 @@ def test_tables_and_figure():
     assert [line.get_label() for line in left.lines] == ["random", "subclone"]
     solid = next(line for line in right.lines if line.get_linestyle() == "-")
     assert solid.get_xdata().tolist() == [400_000]
+
+
+def test_the_figure_and_the_tables_go_to_their_folder(tmp_path):
+    folder = tmp_path / "budgets"
+    folder.mkdir()
+    places = [TOKENS.name, f"{TOKENS.name}_trend", f"{TOKENS.name}_rates"]
+    (folder / "README.md").write_text("".join(f"<!-- {place} -->\n<!-- /{place} -->\n" for place in places))
+    budgets(tmp_path, [Evidence(TOKENS, losses({}), budgets=runs_of(ENDS), budgets_grid=runs_of(ENDS))])
+    assert (folder / f"{TOKENS.name}.png").exists()
+    text = (folder / "README.md").read_text()
+    assert text.count("`subclone`") == 3 + 1 + 3  # a row a budget, one for the trend, the rates

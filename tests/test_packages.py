@@ -120,7 +120,10 @@ def test_what_is_not_as_the_lock_says_is_refused(source, site, tmp_path):
 
 def test_this_environments_own(tmp_path):
     """Cheap parts alone: all of it is 200 MB."""
-    found = {package.name: package for package in Packages().candidates}
+    try:
+        found = {package.name: package for package in Packages().candidates}
+    except SubcloningError as error:  # as in `make test-lowest`
+        pytest.skip(str(error))
     assert found["scikit-learn"].split == "validation"
     assert found["torch"].split == found["transformers"].split == "train"
     assert "subcloning" not in found

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/../study.sh"
 
 parent() {
-    "$python" -m subcloning.data.text.packages "$OUT/$study/packages.csv"
+    "$python" -m subcloning.data.text.packages "$OUT/$study/packages.csv" > "$OUT/$study/overlap.json"
     train gpt2_packages_parent
     collect gpt2_packages_parent parent
 }

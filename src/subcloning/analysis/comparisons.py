@@ -5,10 +5,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..errors import SubcloningError
 from .arms import ARMS, REFERENCE, by_question
 from .intervals import Interval, difference
-from .speedup import arms, faster, final, mean_final, setting_of
+from .speedup import arms, faster, final, mean_final, needed, setting_of
 from .study import Study
 from .style import error_bars, figure, plain_log
 from .text import mean_text, ratio_text, reached_text
@@ -24,9 +23,7 @@ def comparisons(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = No
     SubcloningError if `runs` has an init mode that is unknown or answers no question, or lacks `subclone`.
     """
     parts = arms(runs, study)
-    if REFERENCE not in parts:
-        raise SubcloningError(f"no runs with init={REFERENCE}, which the others are compared with: run them too")
-    reference = parts[REFERENCE]
+    reference = needed(parts, REFERENCE)
     ends, goal = study.sign * final(reference, study), mean_final(reference, study)
     rows = []
     for control in by_question(set(parts) - {REFERENCE}):

@@ -8,7 +8,7 @@ from matplotlib.ticker import EngFormatter
 from ..errors import SubcloningError
 from .arms import BASELINE, REFERENCE, known
 from .intervals import Interval, speed_up
-from .speedup import arms, faster, limits, mean_final, setting_of, times_to_target
+from .speedup import arms, faster, limits, mean_final, needed, setting_of, times_to_target
 from .study import Study
 from .style import SERIES, figure
 from .text import mean_text, ratio_text, reached_text
@@ -24,9 +24,7 @@ def convergence_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | Non
     estimate, so that no interval is given for it. grid: the tuning runs, if it is to be said what was tried.
     """
     parts = arms(runs, study)
-    if BASELINE not in parts:
-        raise SubcloningError(f"no runs with init={BASELINE}, which the others are compared with: run them too")
-    baseline = parts[BASELINE]
+    baseline = needed(parts, BASELINE)
     times = sorted(set.intersection(*(set(arm[study.time]) for arm in parts.values())))
     last, end = times[-1], mean_final(baseline, study)
     shown = {times[np.abs(np.subtract(times, near)).argmin()] for near in study.shown if near < last} | {last}

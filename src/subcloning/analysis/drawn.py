@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..errors import SubcloningError
 from .arms import ARMS, known
 from .comparisons import judged
 from .intervals import between, difference
-from .speedup import arms, faster, final, limits, setting_of, times_to_target
+from .speedup import arms, faster, final, limits, needed, setting_of, times_to_target
 from .study import Study
 from .style import error_bars, figure, plain_log
 from .text import drawn_text, mean_text, ratio_text, reached_text
@@ -24,9 +23,7 @@ def over_parents(runs: pd.DataFrame, study: Study, reference: str) -> pd.DataFra
     the end.
     """
     parts = arms(runs, study)
-    if reference not in parts:
-        raise SubcloningError(f"no runs with init={reference}, which the others are compared with: run them too")
-    other = parts[reference]
+    other = needed(parts, reference)
     ends, times = study.sign * final(other, study), _logs(other, study)
     rows = []
     for init in (arm.name for arm in known(set(parts)) if arm.name != reference):
@@ -81,7 +78,7 @@ def _share(value: float) -> str:
 def parents_figure(runs: pd.DataFrame, study: Study, reference: str) -> Figure:
     """Each arm against `reference`: the interval over parents, and of the end a dot for each parent."""
     table = over_parents(runs, study, reference).iloc[::-1].reset_index(drop=True)
-    labels, ink = {arm.name: arm.label for arm in known(table["init"])}, ARMS[reference].ink
+    ink = ARMS[reference].ink
     fig, (left, right) = figure(columns=2, panels=2)
     fig.set_figheight(0.9 + 0.25 * len(table))
     error_bars(left, table["sooner"], table.index, ink)
@@ -90,7 +87,7 @@ def parents_figure(runs: pd.DataFrame, study: Study, reference: str) -> Figure:
         right.plot(study.factor * gains, [at - 0.25] * len(gains), "o", color="0.5", markersize=2)
     for ax in (left, right):
         ax.set_ylim(-0.6, len(table) - 0.4)
-    left.set_yticks(table.index, [labels[init] for init in table["init"]])
+    left.set_yticks(table.index, [ARMS[init].label for init in table["init"]])
     right.set_yticks([])
     plain_log(left.xaxis)
     left.set(xlabel=f"times as fast as {reference} to {study.target_text}")

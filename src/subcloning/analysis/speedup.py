@@ -68,6 +68,13 @@ def arms(runs: pd.DataFrame, study: Study) -> dict[str, pd.DataFrame]:
     return parts
 
 
+def needed(parts: dict[str, pd.DataFrame], init: str) -> pd.DataFrame:
+    """The arm that others are compared with. Raises SubcloningError if it is not there."""
+    if init not in parts:
+        raise SubcloningError(f"no runs with init={init}, which the others are compared with: run them too")
+    return parts[init]
+
+
 def setting_of(arm: pd.DataFrame) -> dict[str, float]:
     """Learning rate and weight decay of the runs of one setting."""
     return {name: float(arm[name].iloc[0]) for name in SETTING[1:]}

@@ -5,6 +5,7 @@ python -m subcloning.data.text.packages FILE.csv     what the corpus `data=packa
 
 import argparse
 import hashlib
+import json
 import re
 import tokenize
 from collections.abc import Iterator, Sequence
@@ -142,12 +143,12 @@ class Packages:
                 f"all {len(self.units)} packages are of {[*parts]}: give corpus.source.validation, the share set aside"
             )
 
-        def common(run: int) -> float:
-            sets = {
-                split: {run_ for lines in files for run_ in zip(*(lines[i:] for i in range(run)), strict=False)}
-                for split, files in parts.items()
-            }
-            return round(len(sets["train"] & sets["validation"]) / max(1, len(sets["validation"])), 4)
+        def common(length: int) -> float:
+            train, validation = (
+                {run for lines in parts[split] for run in zip(*(lines[i:] for i in range(length)), strict=False)}
+                for split in ("train", "validation")
+            )
+            return round(len(train & validation) / max(1, len(validation)), 4)
 
         return {"lines": common(1), "three_lines": common(3)}
 
@@ -199,7 +200,7 @@ def main() -> None:
     source = Packages()
     with atomic(args.file) as temporary:
         source.table().to_csv(temporary, index=False)
-    print(source.overlap)
+    print(json.dumps({"overlap": source.overlap}))
 
 
 if __name__ == "__main__":
