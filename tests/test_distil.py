@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from pytorch_lightning import Callback
 from test_training import TINY, Interruption
 from torch import nn
 
@@ -39,6 +40,36 @@ def test_a_child_that_is_its_parent_has_nothing_to_learn_from_it():
     parent, x = nn.Linear(5, 7), torch.randn(4, 5)
     logits = parent(x)
     assert Teacher(parent, 1.0, 2.0).loss(torch.tensor(9.0), logits, lambda model: model(x)).abs() < 1e-6
+
+
+@pytest.mark.parametrize(("decay", "share"), [(False, 0.9), (True, 0.9 * 0.75)])
+def test_a_share_that_decays_falls_linearly(decay, share):
+    torch.manual_seed(0)
+    parent, x = nn.Linear(5, 7), torch.randn(4, 5)
+    hard, soft = torch.tensor(3.0), Teacher(parent, 1.0, 2.0).loss(torch.tensor(0.0), x @ torch.eye(5, 7), parent_of(x))
+    found = Teacher(parent, 0.9, 2.0, decay, lambda: 0.25).loss(hard, x @ torch.eye(5, 7), parent_of(x))
+    torch.testing.assert_close(found, (1 - share) * hard + share * soft)
+
+
+def parent_of(x):
+    return lambda model: model(x)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_the_share_is_told_how_much_is_done(distilled, during, passes):
+    """From 0 at the first step to the last step's, where several passes make a step, too."""
+    found = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            found.append((trainer.global_step, module.teacher.decay, module.teacher.done()))
+
+    cfg = distilled("watched", "distill.decay=true", f"micro_batch={64 // passes}")
+    with during(Watch()):
+        run(cfg)
+    steps = found[-1][0] + 1
+    assert found[0] == (0, True, 0)
+    assert [done for _, _, done in found] == pytest.approx([step / steps for step, _, _ in found])
 
 
 @pytest.mark.parametrize(("weight", "temperature"), [(0, 1), (1.1, 1), (0.5, 0)])

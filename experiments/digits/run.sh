@@ -117,4 +117,24 @@ budgets() {
     collect budgets_digits budgets
 }
 
-parts parent tuning runs bigger controls cases distilled map weights parents budgets measured
+# Each recipe at equal time, teachers' passes counted.
+equal_time() {
+    local case untaught=init=random,subclone,uniform,principal,principal_taylor taught=init=random,subclone,principal
+    for case in quarter whole; do
+        sweep equal_time_digits_grid case=$case $untaught optim.lr=1e-3,2e-3,4e-3,8e-3,1.6e-2
+        sweep equal_time_digits_grid case=${case}_taught $taught optim.lr=1e-3,2e-3,4e-3,8e-3,1.6e-2
+        sweep equal_time_digits_grid case=${case}_fading init=principal optim.lr=1e-3,2e-3,4e-3,8e-3,1.6e-2
+    done
+    sweep equal_time_digits_grid case=fourfold $untaught optim.lr=1e-3,2e-3,4e-3,8e-3 seed=100
+    sweep equal_time_digits_grid case=fourfold_taught $taught optim.lr=1e-3,2e-3,4e-3,8e-3 seed=100
+    sweep equal_time_digits_grid case=fourfold_fading init=principal optim.lr=1e-3,2e-3,4e-3,8e-3 seed=100
+    collect equal_time_digits_grid equal_time_grid
+    for case in quarter whole fourfold; do
+        sweep equal_time_digits case=$case $untaught
+        sweep equal_time_digits case=${case}_taught $taught
+        sweep equal_time_digits case=${case}_fading init=principal
+    done
+    collect equal_time_digits equal_time
+}
+
+parts parent tuning runs bigger controls cases distilled map weights parents budgets equal_time measured

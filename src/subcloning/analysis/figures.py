@@ -12,6 +12,7 @@ from .claims import BEYOND
 from .comparisons import controls_figure, controls_table
 from .convergence import convergence_figure, convergence_table, speed_up_figure
 from .drawn import parents_figure, parents_table
+from .equal_time import recipes_figure, recipes_table
 from .evidence import Evidence
 from .parents import blocks_figure, correlations, magnitudes_figure, sorted_scores_figure
 from .results import not_yet_run, results
@@ -156,6 +157,16 @@ def budgets(root: Path, found: list[Evidence]) -> None:
             fill(folder / "README.md", f"{e.study.name}_rates", markdown(rates_table(e.budgets_grid, e.study)))
 
 
+def equal_time(root: Path, found: list[Evidence]) -> None:
+    """Beyond the paper: what to do with a parent and some time."""
+    folder = root / "equal_time"
+    for e in found:
+        if e.equal_time is not None:
+            save(recipes_figure(e.equal_time, e.study), folder / e.study.name)
+            table = recipes_table(e.equal_time, e.study, e.equal_time_grid)
+            fill(folder / "README.md", e.study.name, noted(table))
+
+
 def all_results(root: Path, found: list[Evidence]) -> None:
     """RESULTS.md: the paper's claims, ours, and what was not run for them."""
     fill(root / "RESULTS.md", "claims", results(found))
@@ -176,6 +187,7 @@ FIGURES = {
     "cases": cases,
     "parents": drawn,
     "budgets": budgets,
+    "equal_time": equal_time,
     "results": all_results,
 }
 ALIASES = {"fig05": "fig03", "fig06": "fig03", "fig08": "fig03", "fig09": "fig01", "fig10": "fig01"}

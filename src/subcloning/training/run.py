@@ -87,9 +87,13 @@ def _task(cfg: DictConfig, parent: Parent, data: Data) -> Task:
     seed_everything(cfg.seed, verbose=False)  # whatever the data drew
     model = child_of(parent, cfg)
     optim: Any = OmegaConf.to_container(cfg.optim, resolve=True)
-    module = parent.module(model, optim, data, fused=not str(cfg.trainer.precision).endswith("mixed"))
+    module: Any = parent.module(model, optim, data, fused=not str(cfg.trainer.precision).endswith("mixed"))
     if cfg.get("distill"):
-        module.teacher = Teacher(parent.trained(), **cfg.distill)
+
+        def done() -> float:
+            return module.trainer.global_step / module.trainer.estimated_stepping_batches
+
+        module.teacher = Teacher(parent.trained(), **cfg.distill, done=done)
     if cfg.compile:
         model.compile()  # in place: the names of the parameters stay
     return offering(Task, module)

@@ -1,0 +1,118 @@
+"""What to do with a parent and some time? Recipes, teachers included, at equal time (experiments/equal_time)."""
+
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+
+from ..errors import SubcloningError
+from ..files import ROOT
+from .arms import BASELINE, REFERENCE, known
+from .comparisons import judged
+from .intervals import difference
+from .speedup import arms, final, mean_final, needed, setting_of
+from .study import Study
+from .style import figure, plain_log
+from .text import mean_text, reached_text
+from .tuning import effort
+
+
+def places(study: Study) -> dict[str, tuple[str, str]]:
+    """Case -> (its budget of time, its teacher), as configs/experiment/equal_time_STUDY.yaml calls them."""
+    file = ROOT / "configs" / "experiment" / f"equal_time_{study.name}.yaml"
+    cases = yaml.safe_load(file.read_text())["cases"]
+    return {name: (str(case["budget"]), str(case["teacher"])) for name, case in cases.items()}
+
+
+def recipes(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Each recipe in `runs`, an init mode with or without a teacher, against `subclone` without one of the same budget.
+
+    A column `case` says budget and teacher (`places`). Columns: budget, teacher, init, lr, weight_decay, tuning
+    (`effort` in `grid`; "" without one), seeds, ends (seed -> metric), final (as text), better (at the end, an
+    `Interval`, in favour of the recipe), and as text share: of the time, after which a recipe is where subclone ends
+    on average. Rows are in the order of the config's cases, each budget's together. Raises SubcloningError for an
+    unknown case, or a budget without subclone.
+    """
+    of = places(study)
+    if unknown := sorted(set(runs["case"]) - set(of)):
+        raise SubcloningError(
+            f"runs of case {unknown}, which configs/experiment/equal_time_{study.name}.yaml does not have: add it "
+            "there, or leave the runs out"
+        )
+    parts = {case: arms(own.drop(columns="case"), study) for case, own in runs.groupby("case")}
+    there = [case for case in of if case in parts]
+    rows = []
+    for budget in dict.fromkeys(of[case][0] for case in there):
+        own = [case for case in there if of[case][0] == budget]
+        untaught = next((parts[case] for case in own if not of[case][1]), {})
+        reference = needed(untaught, REFERENCE)
+        ends, goal = study.sign * final(reference, study), mean_final(reference, study)
+        for case in own:
+            tried = None if grid is None else grid[grid["case"] == case]
+            for init in (arm.name for arm in known(parts[case])):
+                arm, length = parts[case][init], parts[case][init][study.time].max()
+                last, setting = final(arm, study), setting_of(arm)
+
+                def share(time: float, length: float = length) -> str:
+                    return f"{time / length:.0%}"
+
+                rows.append(
+                    {
+                        "budget": budget,
+                        "teacher": of[case][1],
+                        "init": init,
+                        **setting,
+                        "tuning": "" if tried is None else effort(tried, init, **setting),
+                        "seeds": arm["seed"].nunique(),
+                        "ends": last,
+                        "final": mean_text(last, study),
+                        "better": difference(study.sign * last, ends),
+                        "share": reached_text(arm, study, goal, share),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def recipes_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> pd.DataFrame:
+    """`recipes` as text."""
+    rows = []
+    for row in recipes(runs, study, grid).to_dict("records"):
+        itself = (row["init"], row["teacher"]) == (REFERENCE, "")
+        rows.append(
+            {
+                f"time of so many {study.time_unit}": row["budget"],
+                "init": f"`{row['init']}`",
+                "teacher's share": row["teacher"] or "-",
+                "LR": f"{row['lr']:g}",
+                "tuning": row["tuning"],
+                "seeds": row["seeds"],
+                "at the end": row["final"],
+                **({f"{study.unit} better": "-", "": ""} if itself else judged(row["better"], study)),
+                "subclone's end after": "-" if itself else row["share"],
+            }
+        )
+    return pd.DataFrame(rows).drop(columns=["tuning"] if grid is None else [])
+
+
+def recipes_figure(runs: pd.DataFrame, study: Study) -> Figure:
+    """The end over the budget of time, a line for each recipe; random weights without a teacher are left out."""
+    table = recipes(runs, study)
+    lengths = runs.groupby("case")[study.time].max()
+    budgets = {
+        budget: lengths[case] for case, (budget, teacher) in places(study).items() if case in lengths and not teacher
+    }
+    fig, (ax,) = figure(columns=2)
+    for arm in known(table["init"]):
+        for teacher in table["teacher"].unique():
+            line = table[(table["init"] == arm.name) & (table["teacher"] == teacher)]
+            if line.empty or arm.colour is None or (arm.name == BASELINE and not teacher):
+                continue
+            label = f"{arm.label}, teacher {teacher}" if teacher else arm.label
+            dash = "-" if not teacher else ":" if "to" in teacher else "--"
+            time = [budgets[budget] for budget in line["budget"]]
+            ax.plot(time, [ends.mean() for ends in line["ends"]], dash, marker=".", color=arm.ink, label=label)
+    ax.set(
+        xlabel=f"time of so many {study.time_unit}", ylabel=f"validation {study.metric.removeprefix('val_')} at the end"
+    )
+    plain_log(ax.xaxis)
+    ax.legend()
+    return fig

@@ -1,0 +1,91 @@
+"""Recipes at equal time: each against subclone of its budget, teachers or not."""
+
+import math
+
+import pandas as pd
+import pytest
+import yaml
+from test_analysis import losses
+
+from subcloning import SubcloningError
+from subcloning.analysis.equal_time import places, recipes, recipes_figure, recipes_table
+from subcloning.analysis.evidence import Evidence
+from subcloning.analysis.figures import equal_time
+from subcloning.analysis.study import STUDIES, Study
+from subcloning.files import ROOT
+
+TOKENS = Study("tokens", "val_loss", 6.0, tuned_for="final", shown=(0,), name="gpt2_stdlib")
+# 100 thousand tokens each; with a teacher half as many.
+ENDS = {
+    "quarter": {"random": [7.0, 7.0], "subclone": [6.0, 6.0], "principal": [4.0, 4.0]},
+    "quarter_taught": {"principal": [2.0, 4.0]},
+    "whole": {"subclone": [3.0, 3.0]},
+}
+
+
+def runs_of(ends, lr=1e-3):
+    """Losses fall in a line from 8 to {case: {init: [final loss of each seed]}}."""
+    parts = []
+    for case, arms in ends.items():
+        own = losses(arms).assign(case=case, lr=lr)
+        parts.append(own.assign(tokens=own["tokens"] // (2 if "_" in case else 1)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_each_is_held_against_subclone_of_its_budget():
+    table = recipes(runs_of(ENDS), TOKENS).set_index(["budget", "teacher", "init"])
+    assert list(table.index) == [
+        ("154k", "", "random"),
+        ("154k", "", "subclone"),
+        ("154k", "", "principal"),
+        ("154k", "0.9", "principal"),
+        ("614k", "", "subclone"),
+    ]
+    assert table["share"].tolist() == ["never", "100%", "50%", "41%", "100%"]  # 1/3 and 1/2
+    taught = table.loc[("154k", "0.9", "principal")]
+    assert taught["better"].value == pytest.approx(3)  # from 6 to 2 and to 4
+    assert taught["better"].low < 2 < 4 < taught["better"].high
+
+
+def test_the_table():
+    grid = pd.concat([runs_of(ENDS), runs_of(ENDS, lr=2e-3).query("case == 'quarter'")])
+    text = recipes_table(runs_of(ENDS), TOKENS, grid)
+    assert text["teacher's share"].tolist() == ["-", "-", "-", "0.9", "-"]
+    assert text["tuning"].tolist() == ["2 x 2, lowest LR"] * 3 + ["1 x 2"] * 2
+    assert text["at the end"].tolist()[1] == f"{math.exp(6):.1f}"
+    assert text[""].tolist() == ["worse", "", "better", "open", ""]
+    assert text["nats better"].tolist()[1] == text["subclone's end after"].tolist()[1] == "-"
+
+
+def test_what_cannot_be_compared():
+    with pytest.raises(SubcloningError, match=r"runs of case \['tiny'\], which .*equal_time_gpt2_stdlib.yaml does not"):
+        recipes(runs_of({**ENDS, "tiny": ENDS["whole"]}), TOKENS)
+    with pytest.raises(SubcloningError, match="no runs with init=subclone"):
+        recipes(runs_of({"quarter_taught": ENDS["quarter"]}), TOKENS)
+
+
+def test_the_figure_and_the_table_go_to_their_folder(tmp_path):
+    folder = tmp_path / "equal_time"
+    folder.mkdir()
+    (folder / "README.md").write_text(f"<!-- {TOKENS.name} -->\n<!-- /{TOKENS.name} -->\n")
+    equal_time(tmp_path, [Evidence(TOKENS, losses({}), equal_time=runs_of(ENDS))])
+    assert (folder / f"{TOKENS.name}.png").exists()
+    assert (folder / "README.md").read_text().count("`principal`") == 2
+    (ax,) = recipes_figure(runs_of(ENDS), TOKENS).axes
+    assert {line.get_label() for line in ax.lines} == {"subclone", "principal", "principal, teacher 0.9"}
+
+
+@pytest.mark.parametrize("study", ["digits", "gpt2_stdlib"])
+def test_time_with_a_teacher_is_that_without(study):
+    """So many fewer steps as each takes longer, by the figure that the config states."""
+    file = ROOT / "configs" / "experiment" / f"equal_time_{study}.yaml"
+    cases, key = yaml.safe_load(file.read_text())["cases"], {"digits": "epochs", "gpt2_stdlib": "tokens"}[study]
+    longer = {"digits": 1.9, "gpt2_stdlib": 2.07}[study]
+    of = places(STUDIES[study])
+    lengths = {of[name][0]: case[key] for name, case in cases.items() if not case["distill"]}
+    assert len(lengths) == 3
+    assert max(lengths.values()) / min(lengths.values()) >= 16
+    for name, case in cases.items():
+        assert bool(case["distill"]) == bool(of[name][1])
+        if case["distill"]:
+            assert case[key] == pytest.approx(lengths[of[name][0]] / longer, rel=0.06)
