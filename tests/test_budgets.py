@@ -1,17 +1,29 @@
 """The speed-up over random's budget: interpolated, bounded, with a trend, from runs of several lengths."""
 
 import math
+import subprocess
+import sys
+from io import StringIO
 
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 from records import write_record
 from test_analysis import losses
 
-from subcloning.analysis.budgets import budgets_figure, budgets_table, by_budget, rates_table, trend, trends_table
+from subcloning.analysis.budgets import (
+    budgets_figure,
+    budgets_table,
+    by_budget,
+    payback_table,
+    trend,
+    trends_table,
+)
 from subcloning.analysis.evidence import Evidence, read_evidence
 from subcloning.analysis.figures import budgets
 from subcloning.analysis.study import Study
+from subcloning.files import ROOT
 
 TOKENS = Study("tokens", "val_loss", 6.0, tuned_for="final", shown=(0,), name="gpt2_stdlib")
 
@@ -98,6 +110,31 @@ def test_the_studys_own_budget_is_one_more(tmp_path):
     assert "own" not in set(read_evidence(tmp_path, TOKENS).budgets["case"])  # that length is there
 
 
+def test_when_a_parent_has_paid_for_itself():
+    """A child saves budget - budget / speed-up - its own cost; the parent costs 900k."""
+    cost = pd.DataFrame({"what": ["parent", "subclone"], "time": [900_000, 20_000]})
+    table = payback_table(runs_of(ENDS), TOKENS, cost)
+    at_once, second, last = table.iloc[:, -1]
+    assert at_once == "never"  # as far as is known: it needs all of the time, and was filled besides
+    assert second == f"< {math.ceil(900 / (200 - 100 - 20))} [{math.ceil(900 / (200 - 20))}, 12]"
+    saved = 400 - 100 * 2**0.25 - 20
+    assert table.columns[-1] == "children that pay for the parent (900k)"
+    assert last.startswith(f"{math.ceil(900 / saved)} [")
+    assert table["tokens saved by a child"].tolist()[-1] == f"{saved:.0f}k"
+
+
+def test_costs_are_measured():
+    """A parent that is twice as wide takes longer than its child; filling a child takes less than its training."""
+    script = [sys.executable, ROOT / "experiments" / "budgets" / "cost.py"]
+    done = subprocess.run([*script, "digits", "parent.weights=null"], capture_output=True, text=True, check=True)
+    cost = pd.read_csv(StringIO(done.stdout)).set_index("what")
+    assert set(cost.index) == {"parent", "subclone", "principal"}
+    epochs = OmegaConf.load(ROOT / "configs" / "optim" / "adamw.yaml").epochs
+    assert cost.loc["parent", "time"] > epochs > cost.loc["principal", "time"] > 0
+    refused = subprocess.run([*script, "minilm"], capture_output=True, text=True, check=False)
+    assert "minilm has no pair of which budgets are compared" in refused.stderr
+
+
 def test_tables_and_figure():
     grid = pd.concat(
         [runs_of(ENDS), runs_of({b: {i: [e + 1 for e in es] for i, es in a.items()} for b, a in ENDS.items()}, lr=2e-3)]
@@ -105,9 +142,6 @@ def test_tables_and_figure():
     text = budgets_table(runs_of(ENDS), TOKENS, grid)
     assert text["tuning"].tolist() == ["2 x 2, lowest LR"] * 3
     assert text["its own schedule"].tolist()[-1].startswith("3.36 [3.36")
-    rates = rates_table(grid, TOKENS)
-    assert rates["best LR"].tolist() == ["0.001"] * 6
-    assert rates["tried"].tolist() == ["0.001, 0.002"] * 6
     left, right = budgets_figure(runs_of(ENDS), TOKENS).axes
     assert [line.get_label() for line in left.lines] == ["random", "subclone"]
     solid = next(line for line in right.lines if line.get_linestyle() == "-")
@@ -117,9 +151,9 @@ def test_tables_and_figure():
 def test_the_figure_and_the_tables_go_to_their_folder(tmp_path):
     folder = tmp_path / "budgets"
     folder.mkdir()
-    places = [TOKENS.name, f"{TOKENS.name}_trend", f"{TOKENS.name}_rates"]
+    places = [TOKENS.name, f"{TOKENS.name}_trend"]
     (folder / "README.md").write_text("".join(f"<!-- {place} -->\n<!-- /{place} -->\n" for place in places))
     budgets(tmp_path, [Evidence(TOKENS, losses({}), budgets=runs_of(ENDS), budgets_grid=runs_of(ENDS))])
     assert (folder / f"{TOKENS.name}.png").exists()
     text = (folder / "README.md").read_text()
-    assert text.count("`subclone`") == 3 + 1 + 3  # a row a budget, one for the trend, the rates
+    assert text.count("`subclone`") == 3 + 1  # a row a budget, one for the trend

@@ -115,6 +115,15 @@ budgets() {
     collect budgets_digits_grid budgets_grid
     sweep budgets_digits
     collect budgets_digits budgets
+    "$python" experiments/budgets/cost.py digits "${overrides[@]}" > "$OUT/$study/cost.csv"
+}
+
+# Of parents whose own learning rate ended at zero, or did not.
+rates() {
+    sweep rates_digits_parents
+    collect rates_digits_parents rates_parents
+    sweep rates_digits
+    collect rates_digits rates
 }
 
 # Each recipe at equal time, teachers' passes counted.
@@ -137,4 +146,4 @@ equal_time() {
     collect equal_time_digits equal_time
 }
 
-parts parent tuning runs bigger controls cases distilled map weights parents budgets equal_time measured
+parts parent tuning runs bigger controls cases distilled map weights parents budgets rates equal_time measured

@@ -25,6 +25,7 @@ budgets() {
     collect budgets_gpt2_packages_grid budgets_grid
     sweep budgets_gpt2_packages
     collect budgets_gpt2_packages budgets
+    "$python" experiments/budgets/cost.py gpt2_packages "${overrides[@]}" > "$OUT/$study/cost.csv"
 }
 
 measured() { measure; }

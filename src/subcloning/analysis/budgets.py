@@ -1,5 +1,6 @@
 """Where does the speed-up go as training grows longer? Runs of several budgets, each with a schedule of its own."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy import stats
 
 from .arms import ARMS, BASELINE, known
 from .intervals import LEVEL, Interval, difference, speed_up
-from .speedup import arms, best_settings, faster, final, limits, setting_of, times_to_target
+from .speedup import arms, faster, final, limits, setting_of, times_to_target
 from .study import Study
 from .style import figure, plain_log
 from .text import mean_text, ratio_text
@@ -151,18 +152,49 @@ def trends_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def rates_table(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """The best learning rate of each arm at each budget, and those that were tried."""
+def payback_table(runs: pd.DataFrame, study: Study, cost: pd.DataFrame) -> pd.DataFrame:
+    """After how many children has a parent paid for itself that was trained for them alone?
+
+    cost: what experiments/budgets/cost.py writes: columns what (parent, or an init mode) and time, of the child's
+    training. A child saves what random weights need more than it to get to their end, on its own schedule, less
+    scoring and surgery. For the arms in `cost`.
+    """
+    spent = cost.set_index("what")["time"].to_dict()
     rows = []
-    lengths = grid.groupby("case")[study.time].max().sort_values()
-    for case, length in zip(lengths.index, lengths, strict=True):
-        own = grid[grid["case"] == case].drop(columns="case")
-        best = best_settings(own, study, drop_fewer=True)
-        for init in (arm.name for arm in known(best.index)):
-            tried = sorted(own.loc[own["init"] == init, "lr"].unique())
-            cells = {"best LR": f"{best['lr'].to_dict()[init]:g}", "tried": ", ".join(f"{lr:g}" for lr in tried)}
-            rows.append({"budget": study.time_text(float(length), digits=0), "init": f"`{init}`", **cells})
+    for row in by_budget(runs, study).to_dict("records"):
+        if row["init"] not in spent:
+            continue
+        budget, own, fill = row["budget"], row["own"], spent[row["init"]]
+
+        def saved(ratio: float, budget: float = budget, fill: float = fill) -> float:
+            return budget - (budget / ratio if ratio else np.inf) - fill
+
+        def children(ratio: float, saved: Callable[[float], float] = saved) -> float:
+            return spent["parent"] / saved(ratio) if saved(ratio) > 0 else np.inf
+
+        bound: Any = {">": "<", "<": ">"}.get(own.bound, "")
+        paid = Interval(children(own.value), children(own.high), children(own.low), bound)
+        rows.append(
+            {
+                f"random's budget, {study.time_unit}": study.time_text(budget, digits=0),
+                "init": f"`{row['init']}`",
+                "scoring and surgery": study.time_text(fill),
+                "its own schedule": ratio_text(own),
+                f"{study.time_unit} saved by a child": f"{own.bound} {study.time_text(saved(own.value))}".strip(),
+                f"children that pay for the parent ({study.time_text(spent['parent'], digits=0)})": _count(paid),
+            }
+        )
     return pd.DataFrame(rows)
+
+
+def _count(children: Interval) -> str:
+    """A number of children, rounded up, and its interval."""
+    if np.isnan(children.value):
+        return "-"
+    if np.isinf(children.value):
+        return "never"
+    value, low, high = (f"{np.ceil(x):.0f}" for x in (children.value, children.low, children.high))
+    return f"{children.bound} {value} [{low}, {high}]".strip()
 
 
 def budgets_figure(runs: pd.DataFrame, study: Study) -> Figure:

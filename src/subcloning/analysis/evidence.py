@@ -22,8 +22,9 @@ class Evidence:
     bigger: of the child of a bigger parent. controls: of arms that the paper does not have, with those that they are
     compared with. cases: over shapes, budgets and parents, in a column `case`. map: of principal, over the whole grid.
     weights: where units are scored without data. parents: of several parents, in a column `parent`.
-    budgets: over lengths of training, in a column `case`. equal_time: recipes, each at several budgets of time, which a
-    column `case` says.
+    budgets: over lengths of training, in a column `case`. rates: over learning rates, from parents whose own rate ended
+    in one way or another, in a column `case`. cost: of the parent, and of filling a child from it, in the child's time.
+    equal_time: recipes, each at several budgets of time, which a column `case` says.
     blocks, units: what `measure_blocks` and `measure_units` say of the parent.
     """
 
@@ -43,6 +44,8 @@ class Evidence:
     parents_grid: pd.DataFrame | None = None
     budgets: pd.DataFrame | None = None
     budgets_grid: pd.DataFrame | None = None
+    rates: pd.DataFrame | None = None
+    cost: pd.DataFrame | None = None
     equal_time: pd.DataFrame | None = None
     equal_time_grid: pd.DataFrame | None = None
     blocks: pd.DataFrame | None = None
@@ -97,6 +100,8 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
         parents_grid=read("parents_grid", drawn),
         budgets=with_own(read("budgets"), runs),
         budgets_grid=with_own(read("budgets_grid"), grid),
+        rates=read("rates"),
+        cost=read("cost", pd.read_csv),
         equal_time=read("equal_time"),
         equal_time_grid=read("equal_time_grid"),
         blocks=read("blocks", pd.read_csv),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from .arms import BASELINE, BIGGER, REFERENCE
-from .budgets import budgets_figure, budgets_table, rates_table, trends_table
+from .budgets import budgets_figure, budgets_table, payback_table, trends_table
 from .cases import cases_figure, cases_table
 from .claims import BEYOND
 from .comparisons import controls_figure, controls_table
@@ -15,6 +15,7 @@ from .drawn import parents_figure, parents_table
 from .equal_time import recipes_figure, recipes_table
 from .evidence import Evidence
 from .parents import blocks_figure, correlations, magnitudes_figure, sorted_scores_figure
+from .rates import rates_figure, rates_table
 from .results import not_yet_run, results
 from .style import save
 from .tables import fill, markdown, noted, write
@@ -74,6 +75,12 @@ def tuning(root: Path, found: list[Evidence]) -> None:
     for e in found:
         if e.grid is not None:
             save(tuning_figure(e.grid, e.study), folder / e.study.name)
+        sources = {"length of training": e.budgets_grid, "the parent's own rate": e.rates}
+        why = {title: grid for title, grid in sources.items() if grid is not None}
+        if why:
+            save(rates_figure(why, e.study), folder / f"{e.study.name}_why")
+            tables = [f"{title.capitalize()}:\n\n{markdown(rates_table(grid, e.study))}" for title, grid in why.items()]
+            fill(folder / "README.md", f"{e.study.name}_why", "\n".join(tables))
     write(folder / "table.md", markdown(best_table(grids)))
 
 
@@ -153,8 +160,10 @@ def budgets(root: Path, found: list[Evidence]) -> None:
             table = budgets_table(e.budgets, e.study, e.budgets_grid)
             fill(folder / "README.md", e.study.name, noted(table))
             fill(folder / "README.md", f"{e.study.name}_trend", markdown(trends_table(e.budgets, e.study)))
-        if e.budgets_grid is not None:
-            fill(folder / "README.md", f"{e.study.name}_rates", markdown(rates_table(e.budgets_grid, e.study)))
+            if e.cost is not None:
+                fill(
+                    folder / "README.md", f"{e.study.name}_payback", markdown(payback_table(e.budgets, e.study, e.cost))
+                )
 
 
 def equal_time(root: Path, found: list[Evidence]) -> None:
