@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# ViT on CIFAR-10, on a CPU: README.md. About 115 minutes on 2 CPU cores, of which minutes: parent 17, tuning 30, runs 45,
-# controls 21, measured 2. With CIFAR10=FOLDER and data=cifar10_folder from a copy. How to call it: experiments/study.sh.
+# ViT on CIFAR-10, on a CPU: README.md. About 11 hours on 2 CPU cores, of which minutes: parent 17, tuning 30, runs 45,
+# controls 21, measured 2, budgets 500 (estimated). With CIFAR10=FOLDER and data=cifar10_folder from a copy. How to call it: experiments/study.sh.
 . "$(dirname "$0")/../study.sh"
 
 parent() {
@@ -34,4 +34,14 @@ controls() {
 
 measured() { measure; }
 
-parts parent tuning runs controls measured
+# Longer training, from a parent at its plateau.
+budgets() {
+    train vit_cifar10_cpu_long_parent
+    collect vit_cifar10_cpu_long_parent long_parent
+    sweep budgets_vit_cifar10_cpu_grid
+    collect budgets_vit_cifar10_cpu_grid budgets_grid
+    sweep budgets_vit_cifar10_cpu
+    collect budgets_vit_cifar10_cpu budgets
+}
+
+parts parent tuning runs controls measured budgets
