@@ -14,7 +14,8 @@ from transformers.pytorch_utils import Conv1D
 
 from subcloning import Plan, Scores, apply_plan, make_plan, permute, score, subclone
 from subcloning.method.anatomy import Anatomy
-from subcloning.method.plan import SELECTIONS, _kept_blocks
+from subcloning.method.matching import SELECTIONS
+from subcloning.method.plan import _kept_blocks
 
 variants = pytest.mark.parametrize("variant", VARIANTS)
 # A norm before the blocks is a gain on the stream itself, so that it cannot be rotated.

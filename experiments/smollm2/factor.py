@@ -21,8 +21,8 @@ from subcloning import Plan, apply_plan, make_plan, score
 from subcloning.files import atomic
 from subcloning.method.anatomy import Anatomy
 from subcloning.method.controls import match_spread
+from subcloning.method.matching import source_name
 from subcloning.method.observe import Call, observe
-from subcloning.method.plan import source_name
 from subcloning.method.surgery import transplant
 
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

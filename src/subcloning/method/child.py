@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from ..errors import SubcloningError
 from .anatomy import Anatomy
-from .plan import make_plan, rules_of
+from .matching import rules_of
+from .plan import make_plan
 from .refit import refit as make_up
 from .scores import Scores
 from .scoring import score

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ..errors import SubcloningError
 from .anatomy import Anatomy
+from .matching import source_name
 from .observe import Call, observe
-from .plan import Plan, source_name
+from .plan import Plan
 from .surgery import fan_in_factor, transplant
 
 KEPT = ("shuffled", "spread", "embeddings", "blocks")

@@ -8,7 +8,8 @@ from torch import nn
 from ..errors import SubcloningError
 from ..files import atomic
 from .axes import family_of
-from .plan import Plan, make_plan, thin_sizes
+from .matching import thin_sizes
+from .plan import Plan, make_plan
 
 PLAN = "plan.safetensors"
 

@@ -16,13 +16,11 @@ from torch import Tensor, nn
 
 from ..errors import SubcloningError
 from ..files import load_tensors, save_tensors
-from .anatomy import Anatomy, same_parent
-from .axes import family_of
+from .anatomy import Anatomy
+from .matching import SCORED, check_counterparts, check_cut, check_rules, check_thin, rules_of
 from .principal import rotation
 from .scores import Scores
 
-SELECTIONS = ("importance", "first", "uniform", "random", "inconsistent", "least", "principal")
-SCORED = ("importance", "least", "principal")
 BLOCKS = ("middle", "first", "last", "uniform", "least")
 
 
@@ -152,7 +150,7 @@ def make_plan(
     p, c = Anatomy.of(parent), Anatomy.of(child)
     ignored = {ignore_mismatched} if isinstance(ignore_mismatched, str) else set(ignore_mismatched)
     rules = {axis: select if isinstance(select, str) else select.get(axis, "") for axis in p.family.probes}
-    _check(p, c, scores, rules_of(rules), ignored)
+    check_rules(p, c, scores, rules_of(rules), ignored)
     blocks = (
         _kept_blocks(blocks, p.depth, c.depth, scores) if isinstance(blocks, str) else [int(block) for block in blocks]
     )
@@ -180,16 +178,16 @@ def make_plan(
                 continue
             key = p.family.key(axis, block)
             if axis == "dim":
-                _check_thin(p, name, old, new, thin_heads)
+                check_thin(p, name, old, new, thin_heads)
                 maps[key] = torch.arange(0, old, old // new)
                 continue
-            _check_cut(p, name, axis, old, new)
+            check_cut(p, name, axis, old, new)
             if rules[axis] == "inconsistent":
                 maps[f"{name}:{axis}"] = _indices("random", old, new, None, generator)
             elif rules[axis] == "principal" and axis in p.family.shared:
                 if key not in maps:
                     stream = scores.stream if scores else None
-                    assert stream is not None  # see _check
+                    assert stream is not None  # see check_rules
                     rotated, energy = rotation(p, c, stream)
                     maps |= rotated
             elif key not in maps:
@@ -202,16 +200,6 @@ def make_plan(
                 maps[key] = _indices(rules[axis], old, new, ranking, generator)
     rule = select if isinstance(select, str) else " ".join(f"{axis}={rule}" for axis, rule in rules.items())
     return Plan(p.family.name, rule, blocks, sizes, fresh, sorted(ignored), energy, p.fingerprint, maps)
-
-
-def rules_of(select: str | Mapping[str, str]) -> set[str]:
-    return {select} if isinstance(select, str) else set(select.values())
-
-
-def source_name(child: Anatomy, name: str, blocks: Sequence[int]) -> str:
-    """The parent tensor that child tensor `name` copies."""
-    block = child.blocks[name]
-    return name if block is None else child.rows[name].format(block=blocks[block])
 
 
 def middle(size: int, count: int) -> range:
@@ -242,7 +230,7 @@ def _kept_blocks(lost: str, parent: int, child: int, scores: Scores | None = Non
 def _indices(select: str, old: int, new: int, scores: Tensor | None, generator: torch.Generator) -> Tensor:
     """(new,) distinct indices below `old`; those chosen by score come in the order of their rank."""
     if select in SCORED:
-        assert scores is not None  # see _check
+        assert scores is not None  # see check_rules
         return scores.argsort(descending=select != "least", stable=True)[:new].clone()
     if select == "uniform" and old % new:
         return torch.linspace(0, old - 1, new, dtype=torch.float64).round().long()
@@ -251,82 +239,6 @@ def _indices(select: str, old: int, new: int, scores: Tensor | None, generator: 
     if select == "random":
         return torch.randperm(old, generator=generator)[:new].sort().values
     return torch.arange(new)
-
-
-def _check(p: Anatomy, c: Anatomy, scores: Scores | None, rules: set[str], ignored: set[str]) -> None:
-    if p.family is not c.family:
-        raise SubcloningError(f"parent is a {p.family.name} and child a {c.family.name}: both must be of one family")
-    for rule in sorted(rules):
-        if rule not in SELECTIONS:
-            raise SubcloningError(
-                f"select={rule!r}: expected one of {', '.join(SELECTIONS)}, or one of them for each of "
-                f"{', '.join(p.family.probes)}"
-            )
-        if rule in SCORED and scores is None:
-            raise SubcloningError(f"select={rule!r} needs scores: pass score(parent, batches), or select='uniform'")
-        if rule == "principal" and (scores is None or scores.stream is None):
-            raise SubcloningError(
-                "select='principal' needs the stream's covariance: score(parent, batches, stream=True)"
-            )
-    if scores and p.fingerprint and not same_parent(scores.parent, p.fingerprint):
-        raise SubcloningError(
-            f"the scores are of another parent (fingerprint {scores.parent}, this parent's is {p.fingerprint}): "
-            "score this parent"
-        )
-    whole = {axis for x in (p, c) for layout in x.layouts.values() for axis in layout.axes}
-    whole -= {*p.family.probes, *p.inner, "1"}
-    if wrong := ignored - whole:
-        raise SubcloningError(f"ignore_mismatched={sorted(wrong)}: expected some of {sorted(whole)}")
-
-
-def check_counterparts(
-    p: Anatomy, c: Anatomy, blocks: Sequence[int], fresh: Collection[str], ignored: Collection[str] = ()
-) -> None:
-    """Raise unless every child tensor that is not fresh has a parent tensor, and every parent tensor a use."""
-    for name in c.tensors:
-        if name not in fresh and source_name(c, name, blocks) not in p.aliases:
-            raise SubcloningError(f"the parent has no tensor for the child's {name}: build both with the same options")
-    used = {*c.rows.values(), *c.aliases}
-    for name, row in p.rows.items():
-        # What the child has no place for would be lost in silence.
-        if row not in used and not set(p.layouts[name].axes) & set(ignored):
-            raise SubcloningError(f"the child has no tensor for the parent's {row}: build both with the same options")
-    for name, first in c.aliases.items():
-        if p.aliases.get(name, name) == name != first:
-            raise SubcloningError(f"{name} is tied in the child but not in the parent: build both alike")
-
-
-def _check_cut(p: Anatomy, name: str, axis: str, old: int, new: int) -> None:
-    """Only scored axes may differ, and only shrink."""
-    what = f"{name}, axis {axis}: the parent has {old} and the child {new}"
-    if axis not in p.family.probes:
-        raise SubcloningError(
-            f"{what}. This axis is kept whole: make them equal, or pass ignore_mismatched=[{axis!r}] to leave tensors "
-            "with it at the child's own initial values"
-        )
-    if new > old:
-        raise SubcloningError(f"{what}. A child can be narrower than its parent; width growth is not offered")
-
-
-def thin_sizes(model: nn.Module) -> list[int]:
-    """The sizes below its own that heads of a child of `model` can have, as `thin_heads` of `make_plan` says."""
-    family = family_of(model)
-    if family.rotary is None:
-        return []
-    size, rotary = family.inner_sizes(model)["dim"], family.rotary(model)
-    return [n for n in range(1, size) if not size % n and not rotary % (2 * (size // n))]
-
-
-def _check_thin(p: Anatomy, name: str, old: int, new: int, allowed: bool) -> None:
-    """Raise unless heads may be smaller, which must have been asked for."""
-    fits = thin_sizes(p.model)
-    if allowed and new in fits:
-        return
-    other = f", or with thin_heads=True (--head-size) be {' or '.join(map(str, fits))}" if fits else ""
-    raise SubcloningError(
-        f"{name}, axis dim: the parent has {old} and the child {new}. The head size must stay{other}: choose the "
-        f"child's number of heads = width / {old}"
-    )
 
 
 def _abridged(numbers: Sequence[int], limit: int = 12) -> str:

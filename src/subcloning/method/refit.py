@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from ..errors import SubcloningError
 from .anatomy import Anatomy
+from .matching import source_name
 from .observe import Call, no_autocast, observe
-from .plan import Plan, source_name
+from .plan import Plan
 from .principal import Folded
 from .surgery import is_finite, transplant
 

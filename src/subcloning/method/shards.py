@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ..errors import SubcloningError
 from .anatomy import Anatomy
-from .plan import Plan, source_name
+from .matching import source_name
+from .plan import Plan
 from .surgery import Cut, check_shapes
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

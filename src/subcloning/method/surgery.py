@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from ..errors import SubcloningError
 from .anatomy import Anatomy
 from .axes import Layout
+from .matching import check_counterparts, source_name
 from .observe import no_autocast
-from .plan import Plan, check_counterparts, make_plan, source_name
+from .plan import Plan, make_plan
 from .principal import Folded
 from .scores import Scores
 

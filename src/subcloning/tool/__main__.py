@@ -24,8 +24,9 @@ from ..errors import SubcloningError
 from ..files import atomic
 from ..method.anatomy import Anatomy
 from ..method.axes import family_of
+from ..method.matching import SCORED, SELECTIONS
 from ..method.models import PLAN, shape_of
-from ..method.plan import SCORED, SELECTIONS, Plan, make_plan
+from ..method.plan import Plan, make_plan
 from ..method.refit import refit
 from ..method.scores import Scores
 from ..method.scoring import score

@@ -12,7 +12,8 @@ from torch import nn
 
 from ..errors import SubcloningError
 from ..method.controls import keep_only, match_spread
-from ..method.plan import SCORED, Plan, make_plan, rules_of
+from ..method.matching import SCORED, rules_of
+from ..method.plan import Plan, make_plan
 from ..method.refit import refit
 from ..method.scores import Scores
 from ..method.scoring import score
