@@ -1,15 +1,17 @@
 """Recipes at equal time: each against subclone of its budget, teachers or not."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import yaml
+from records import write_record
 from test_analysis import losses
 
 from subcloning import SubcloningError
 from subcloning.analysis.equal_time import places, recipes, recipes_figure, recipes_table
-from subcloning.analysis.evidence import Evidence
+from subcloning.analysis.evidence import Evidence, read_evidence
 from subcloning.analysis.figures import equal_time
 from subcloning.analysis.study import STUDIES, Study
 from subcloning.files import ROOT
@@ -62,6 +64,21 @@ def test_what_cannot_be_compared():
         recipes(runs_of({**ENDS, "tiny": ENDS["whole"]}), TOKENS)
     with pytest.raises(SubcloningError, match="no runs with init=subclone"):
         recipes(runs_of({"quarter_taught": ENDS["quarter"]}), TOKENS)
+
+
+def test_cases_without_a_teacher_may_come_from_the_budgets(tmp_path):
+    packages = replace(TOKENS, name="gpt2_packages")
+    write_record(tmp_path / "runs.csv", losses({"random": [7.0, 7.0], "subclone": [6.0, 6.0]}))
+    write_record(tmp_path / "budgets.csv", runs_of({"tokens_600k": ENDS["whole"], "tokens_10m": ENDS["quarter"]}))
+    taught = {"tokens_10m_taught": {"principal": [2.0, 4.0]}}
+    write_record(tmp_path / "equal_time.csv", runs_of(taught))
+    table = recipes(read_evidence(tmp_path, packages).equal_time, packages)
+    assert list(zip(table["budget"], table["teacher"], table["init"], strict=True)) == [
+        ("9830k", "", "random"),
+        ("9830k", "", "subclone"),
+        ("9830k", "", "principal"),
+        ("9830k", "0.9", "principal"),
+    ]
 
 
 def test_the_figure_and_the_table_go_to_their_folder(tmp_path):

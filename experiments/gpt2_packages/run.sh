@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# GPT-2 on the source code of this project's dependencies: README.md. Estimated at 25 hours on 2 CPU cores, of which hours:
-# parent 3, tuning 2, runs 2, budgets 18. How to call it: experiments/study.sh.
+# GPT-2 on the source code of this project's dependencies: README.md. Estimated at 13 hours on 2 CPU cores, of which hours:
+# parent 2, tuning 1, runs 1, budgets 7, equal_time 2. How to call it: experiments/study.sh.
 . "$(dirname "$0")/../study.sh"
 
 parent() {
@@ -23,11 +23,21 @@ runs() {
 budgets() {
     sweep budgets_gpt2_packages_grid
     collect budgets_gpt2_packages_grid budgets_grid
-    sweep budgets_gpt2_packages
+    sweep budgets_gpt2_packages case=tokens_600k,tokens_10m
+    sweep budgets_gpt2_packages case=tokens_40m compile=true seed=0 # of long runs compiling pays
+    sweep budgets_gpt2_packages case=tokens_40m compile=true seed=1
     collect budgets_gpt2_packages budgets
     "$python" experiments/budgets/cost.py gpt2_packages "${overrides[@]}" > "$OUT/$study/cost.csv"
 }
 
+# With the parent as a teacher.
+equal_time() {
+    sweep equal_time_gpt2_packages_grid
+    collect equal_time_gpt2_packages_grid equal_time_grid
+    sweep equal_time_gpt2_packages
+    collect equal_time_gpt2_packages equal_time
+}
+
 measured() { measure; }
 
-parts parent tuning runs budgets measured
+parts parent tuning runs budgets equal_time measured

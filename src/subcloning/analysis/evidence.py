@@ -8,6 +8,7 @@ import pandas as pd
 
 from .arms import BASELINE, REFERENCE
 from .cases import every_case
+from .equal_time import places
 from .runs import read_runs, read_units
 from .speedup import of_parents
 from .study import STUDIES, Study
@@ -80,6 +81,12 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
             return budgets
         return pd.concat([budgets, same.assign(case="own")])
 
+    def with_untaught(recipes: pd.DataFrame | None, budgets: pd.DataFrame | None) -> pd.DataFrame | None:
+        """The cases without a teacher, too, where they are among the budgets and were not run again."""
+        if recipes is None or budgets is None:
+            return recipes
+        return pd.concat([recipes, budgets[budgets["case"].isin({*places(study)} - {*recipes["case"]})]])
+
     runs, grid = read_runs(folder / "runs.csv"), read("grid")
     (controls, cases), (controls_grid, cases_grid) = compared(runs), compared(grid, "_grid")
     principal = read("map")
@@ -102,8 +109,8 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
         budgets_grid=with_own(read("budgets_grid"), grid),
         rates=read("rates"),
         cost=read("cost", pd.read_csv),
-        equal_time=read("equal_time"),
-        equal_time_grid=read("equal_time_grid"),
+        equal_time=with_untaught(read("equal_time"), read("budgets")),
+        equal_time_grid=with_untaught(read("equal_time_grid"), read("budgets_grid")),
         blocks=read("blocks", pd.read_csv),
         units=read("units", read_units),
     )
