@@ -36,7 +36,7 @@ def test_finished_runs_are_compared(config, tmp_path, monkeypatch):
     run(config("experiment=digits_parent", *TINY, "optim.epochs=1"))
     (weights,) = (tmp_path / "runs" / "digits_parent").glob("*/*/model/model.safetensors")
     options = [*TINY, f"parent.weights.checkpoint_path='{weights}'", "cases.epochs_25.epochs=1"]
-    options += ["~cases.epochs_100", "~cases.epochs_400"]
+    options += ["~cases.epochs_6", "~cases.epochs_100", "~cases.epochs_400"]
     with pytest.raises(SubcloningError, match="has 0 finished runs of seed 0, expected one: run them first"):
         script.alike("budgets_digits", *options)
     for init in script.INITS:

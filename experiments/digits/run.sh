@@ -109,8 +109,8 @@ parents() {
 
 # Longer training; at 400 epochs with steps of four, on one seed.
 budgets() {
-    sweep budgets_digits_grid
-    sweep budgets_digits_grid optim.lr=1.6e-2
+    sweep budgets_digits_grid case=epochs_6,epochs_25
+    sweep budgets_digits_grid case=epochs_6,epochs_25 optim.lr=1.6e-2
     sweep budgets_digits_grid case=epochs_100 optim.lr=2.5e-4,5e-4,1e-3,2e-3,4e-3,8e-3
     sweep budgets_digits_grid case=epochs_400 optim.lr=1e-3,4e-3,1.6e-2 seed=100
     collect budgets_digits_grid budgets_grid
