@@ -21,7 +21,7 @@ demo-real: .venv/installed
 figures: .venv/installed
 	$(PY) -m subcloning.analysis
 
-# All studies of mini scale from nothing: eleven hours on 2 cores. Stopped at any point, it goes on where it was.
+# All studies of mini scale from nothing: about a day on 2 cores. Stopped at any point, it goes on where it was.
 study-mini: .venv/installed
 	set -e; for study in $$(grep -l "^scale: mini" experiments/*/study.yaml); do \
 		PYTHON=$(PY) "$${study%study.yaml}run.sh"; \

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# ViT on digits: README.md. About 330 minutes on 2 CPU cores, of which minutes: parent 1, tuning 60, runs 5, bigger 11,
-# controls 86, cases 69, distilled 5, map 12, measured 2. How to call it: experiments/study.sh.
+# ViT on digits: README.md. About 12 hours on 2 CPU cores, of which minutes: parent 1, tuning 60, runs 5, bigger 11,
+# controls 86, cases 69, distilled 5, map 12, weights 12, parents 70, budgets 130, rates 10, equal_time 150 (estimated),
+# measured 2. How to call it: experiments/study.sh.
 . "$(dirname "$0")/../study.sh"
 
 parent() {

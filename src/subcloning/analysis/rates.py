@@ -1,5 +1,7 @@
 """What decides which learning rate children like? Grids over rates in several cases (Fig. 11)."""
 
+from dataclasses import replace
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -26,7 +28,8 @@ def named(grid: pd.DataFrame, study: Study) -> dict[str, str]:
 
 
 def rates_table(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """The best learning rate of each arm in each case, where it ends there, and the rates that were tried."""
+    """The best learning rate of each arm in each case, by the end; where that is; and the rates that were tried."""
+    study = replace(study, tuned_for="final")  # times of several cases are not comparable
     rows = []
     for case, name in named(grid, study).items():
         own = grid[grid["case"] == case].drop(columns="case")
@@ -42,8 +45,9 @@ def rates_table(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
 def rates_figure(grids: dict[str, pd.DataFrame], study: Study) -> Figure:
     """Validation loss at the end over the learning rate: a panel for each grid, a line for each arm and case.
 
-    grids: title -> runs with a column `case`. Means over seeds; a star is the best by what the study is tuned for.
+    grids: title -> runs with a column `case`. Means over seeds; a star is the rate that ends best (`rates_table`).
     """
+    study = replace(study, tuned_for="final")
     fig, axes = figure(columns=2, panels=len(grids))
     for ax, (title, grid) in zip(axes, grids.items(), strict=True):
         shown, names = known(grid["init"]), named(grid, study)
