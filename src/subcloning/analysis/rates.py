@@ -48,7 +48,7 @@ def rates_figure(grids: dict[str, pd.DataFrame], study: Study) -> Figure:
     grids: title -> runs with a column `case`. Means over seeds; a star is the rate that ends best (`rates_table`).
     """
     study = replace(study, tuned_for="final")
-    fig, axes = figure(columns=2, panels=len(grids))
+    fig, axes = figure(columns=min(2, len(grids)), panels=len(grids))
     for ax, (title, grid) in zip(axes, grids.items(), strict=True):
         shown, names = known(grid["init"]), named(grid, study)
         for case, dash in zip(names, DASHES, strict=False):
