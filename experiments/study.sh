@@ -46,6 +46,26 @@ measure() {
     done
 }
 
+# RATES [overrides of tuning with four times the budget]: this study's recipes at equal time, teachers' passes counted.
+recipes() {
+    local rates=$1 case name=equal_time_$study untaught=random,subclone,uniform,principal,principal_taylor
+    shift
+    tune() { # CASE [overrides]
+        sweep "${name}_grid" "case=$1" init=$untaught "${@:2}"
+        sweep "${name}_grid" "case=${1}_taught" init=random,subclone,principal "${@:2}"
+        sweep "${name}_grid" "case=${1}_fading" init=principal "${@:2}"
+    }
+    for case in quarter whole; do tune $case "optim.lr=$rates"; done
+    tune fourfold "$@"
+    collect "${name}_grid" equal_time_grid
+    for case in quarter whole fourfold; do
+        sweep "$name" "case=$case" init=$untaught
+        sweep "$name" "case=${case}_taught" init=random,subclone,principal
+        sweep "$name" "case=${case}_fading" init=principal
+    done
+    collect "$name" equal_time
+}
+
 # STUDY: another one's parent, and its grid where that is not there.
 borrow() {
     "experiments/$1/run.sh" parent "${overrides[@]}"

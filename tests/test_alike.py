@@ -32,7 +32,7 @@ def test_the_measures():
 
 
 def test_finished_runs_are_compared(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "composed", lambda name, *own: config(f"experiment={name}", "optim.lr=1e-3", *own))
+    monkeypatch.setattr(script, "config", lambda name, *own: config(f"experiment={name}", "optim.lr=1e-3", *own))
     run(config("experiment=digits_parent", *TINY, "optim.epochs=1"))
     (weights,) = (tmp_path / "runs" / "digits_parent").glob("*/*/model/model.safetensors")
     options = [*TINY, f"parent.weights.checkpoint_path='{weights}'", "cases.epochs_25.epochs=1"]

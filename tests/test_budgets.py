@@ -1,17 +1,16 @@
 """The speed-up over random's budget: interpolated, bounded, with a trend, from runs of several lengths."""
 
+import importlib.util
 import math
-import subprocess
-import sys
-from io import StringIO
 
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
+import yaml
 from records import write_record
 from test_analysis import losses
 
+from subcloning import SubcloningError
 from subcloning.analysis.budgets import (
     budgets_figure,
     budgets_table,
@@ -121,18 +120,33 @@ def test_when_a_parent_has_paid_for_itself():
     assert table.columns[-1] == "children that pay for the parent (900k)"
     assert last.startswith(f"{math.ceil(900 / saved)} [")
     assert table["tokens saved by a child"].tolist()[-1] == f"{saved:.0f}k"
+    runs = runs_of(ENDS)
+    lost = (runs["tokens"] == runs["tokens"].max()) & (runs["init"] == "random")
+    unknown = payback_table(runs.assign(val_loss=runs["val_loss"].mask(lost)), TOKENS, cost)
+    assert unknown.iloc[-1, -2:].tolist() == ["-", "-"]
 
 
-def test_costs_are_measured():
-    """A parent that is twice as wide takes longer than its child; filling a child takes less than its training."""
-    script = [sys.executable, ROOT / "experiments" / "budgets" / "cost.py"]
-    done = subprocess.run([*script, "digits", "parent.weights=null"], capture_output=True, text=True, check=True)
-    cost = pd.read_csv(StringIO(done.stdout)).set_index("what")
-    assert set(cost.index) == {"parent", "subclone", "principal"}
-    epochs = OmegaConf.load(ROOT / "configs" / "optim" / "adamw.yaml").epochs
-    assert cost.loc["parent", "time"] > epochs > cost.loc["principal", "time"] > 0
-    refused = subprocess.run([*script, "minilm"], capture_output=True, text=True, check=False)
-    assert "minilm has no pair of which budgets are compared" in refused.stderr
+def test_costs_are_in_the_childs_own_time(monkeypatch):
+    """By a clock where the parent's steps take twice the child's, and filling a child three or four times as long."""
+    spec = importlib.util.spec_from_file_location("cost", ROOT / "experiments" / "budgets" / "cost.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    clock = iter([1.0, 2.0] * script.ROUNDS + [3.0] * 3 + [4.0] * 3)
+
+    def seconds(work):
+        work()
+        return next(clock)
+
+    monkeypatch.setattr(script, "seconds", seconds)
+    cost = script.costs("digits", "parent.weights=null").set_index("what")
+    assert next(clock, None) is None
+    parent = yaml.safe_load((ROOT / "configs" / "experiment" / "digits_parent.yaml").read_text())["optim"]["epochs"]
+    assert cost.loc["parent", "time"] == pytest.approx(2 * parent)
+    per_second = script.STEPS * 64 / (1347 // 64 * 64)  # epochs: so many batches of 64 images
+    assert cost["time"][["subclone", "principal"]].tolist() == pytest.approx([3 * per_second, 4 * per_second], rel=1e-3)
+    assert cost["seconds"][["subclone", "principal"]].tolist() == [3, 4]
+    with pytest.raises(SubcloningError, match="minilm has no pair of which budgets are compared"):
+        script.costs("minilm")
 
 
 def test_tables_and_figure():

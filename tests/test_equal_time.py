@@ -17,7 +17,7 @@ from subcloning.analysis.study import STUDIES, Study
 from subcloning.files import ROOT
 
 TOKENS = Study("tokens", "val_loss", 6.0, tuned_for="final", shown=(0,), name="gpt2_stdlib")
-# 100 thousand tokens each; with a teacher half as many.
+# 100 thousand tokens, and 200; with a teacher half as many.
 ENDS = {
     "quarter": {"random": [7.0, 7.0], "subclone": [6.0, 6.0], "principal": [4.0, 4.0]},
     "quarter_taught": {"principal": [2.0, 4.0]},
@@ -30,21 +30,21 @@ def runs_of(ends, lr=1e-3):
     parts = []
     for case, arms in ends.items():
         own = losses(arms).assign(case=case, lr=lr)
-        parts.append(own.assign(tokens=own["tokens"] // (2 if "_" in case else 1)))
+        parts.append(own.assign(tokens=own["tokens"] // (2 if "taught" in case else 1) * (2 if case == "whole" else 1)))
     return pd.concat(parts, ignore_index=True)
 
 
 def test_each_is_held_against_subclone_of_its_budget():
     table = recipes(runs_of(ENDS), TOKENS).set_index(["budget", "teacher", "init"])
     assert list(table.index) == [
-        ("154k", "", "random"),
-        ("154k", "", "subclone"),
-        ("154k", "", "principal"),
-        ("154k", "0.9", "principal"),
-        ("614k", "", "subclone"),
+        (100_000, "", "random"),
+        (100_000, "", "subclone"),
+        (100_000, "", "principal"),
+        (100_000, "0.9", "principal"),
+        (200_000, "", "subclone"),
     ]
     assert table["share"].tolist() == ["never", "100%", "50%", "41%", "100%"]  # 1/3 and 1/2
-    taught = table.loc[("154k", "0.9", "principal")]
+    taught = table.loc[(100_000, "0.9", "principal")]
     assert taught["better"].value == pytest.approx(3)  # from 6 to 2 and to 4
     assert taught["better"].low < 2 < 4 < taught["better"].high
 
@@ -52,6 +52,7 @@ def test_each_is_held_against_subclone_of_its_budget():
 def test_the_table():
     grid = pd.concat([runs_of(ENDS), runs_of(ENDS, lr=2e-3).query("case == 'quarter'")])
     text = recipes_table(runs_of(ENDS), TOKENS, grid)
+    assert text["time of so many tokens"].tolist() == ["100k"] * 4 + ["200k"]
     assert text["teacher's share"].tolist() == ["-", "-", "-", "0.9", "-"]
     assert text["tuning"].tolist() == ["2 x 2, lowest LR"] * 3 + ["1 x 2"] * 2
     assert text["at the end"].tolist()[1] == f"{math.exp(6):.1f}"
@@ -74,10 +75,10 @@ def test_cases_without_a_teacher_may_come_from_the_budgets(tmp_path):
     write_record(tmp_path / "equal_time.csv", runs_of(taught))
     table = recipes(read_evidence(tmp_path, packages).equal_time, packages)
     assert list(zip(table["budget"], table["teacher"], table["init"], strict=True)) == [
-        ("9830k", "", "random"),
-        ("9830k", "", "subclone"),
-        ("9830k", "", "principal"),
-        ("9830k", "0.9", "principal"),
+        (100_000, "", "random"),
+        (100_000, "", "subclone"),
+        (100_000, "", "principal"),
+        (100_000, "0.9", "principal"),
     ]
 
 
@@ -100,6 +101,8 @@ def test_time_with_a_teacher_is_that_without(study):
     longer = {"digits": 1.9, "gpt2_stdlib": 2.07}[study]
     of = places(STUDIES[study])
     lengths = {of[name][0]: case[key] for name, case in cases.items() if not case["distill"]}
+    assert list(lengths) == [name for name, (_, teacher) in of.items() if not teacher]
+    assert {teacher for _, teacher in of.values()} == {"", "0.9", "0.9 to 0"}
     assert len(lengths) == 3
     assert max(lengths.values()) / min(lengths.values()) >= 16
     for name, case in cases.items():

@@ -7,6 +7,7 @@ import pytest
 from test_analysis import losses
 from test_budgets import ENDS, TOKENS, runs_of
 
+from subcloning import SubcloningError
 from subcloning.analysis.evidence import Evidence
 from subcloning.analysis.figures import tuning
 from subcloning.analysis.rates import named, rates_figure, rates_table
@@ -51,6 +52,12 @@ def test_a_star_is_at_each_best_rate():
     stars = [line for line in right.lines if line.get_marker() == "*"]
     assert [line.get_xdata()[0] for line in stars] == pytest.approx([2e-3, 1e-3])
     assert len([line for line in left.lines if line.get_marker() == "."]) == 6
+
+
+def test_more_cases_than_line_styles_are_refused():
+    many = pd.concat([SAME.assign(case=f"case_{i}") for i in range(5)])
+    with pytest.raises(SubcloningError, match=r"5 kinds of lines, .*there are 4 styles"):
+        rates_figure({"many": many}, TOKENS)
 
 
 def test_they_stand_beside_figure_11(tmp_path):

@@ -14,13 +14,11 @@ from collections.abc import Callable
 
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from subcloning import resolvers  # noqa: F401  (for what the configs look up)
 from subcloning.errors import SubcloningError
-from subcloning.files import ROOT
 from subcloning.method.scoring import score
+from subcloning.resolvers import composed
 from subcloning.training.initialise import child_of, subcloned
 from subcloning.training.protocols import data_of, parent_of
 
@@ -30,9 +28,8 @@ INITS = ("subclone", "principal")
 ROUNDS, STEPS = 5, 8
 
 
-def composed(experiment: str, *overrides: str) -> DictConfig:
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return compose("train", overrides=[f"experiment={experiment}", "optim.lr=1e-3", *overrides])
+def config(experiment: str, *overrides: str) -> DictConfig:
+    return composed(f"experiment={experiment}", "optim.lr=1e-3", *overrides)  # no rate is looked up in a grid
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -60,7 +57,7 @@ def costs(study: str, *overrides: str) -> pd.DataFrame:
     if study not in PAIRS:
         raise SubcloningError(f"{study} has no pair of which budgets are compared: expected one of {', '.join(PAIRS)}")
     experiment, parents = PAIRS[study]
-    cfg, of_parent = composed(experiment, "init=subclone", *overrides), composed(parents)
+    cfg, of_parent = config(experiment, "init=subclone", *overrides), config(parents)
     parent, data = parent_of(cfg), data_of(cfg)
     trained = parent.trained()
     batch = next(iter(data.scoring_batches()))[: data.batch_size]
@@ -75,7 +72,7 @@ def costs(study: str, *overrides: str) -> pd.DataFrame:
     per_sample = {name: statistics.median(times) / STEPS / len(batch) for name, times in taken.items()}
     spent = {"parent": per_sample["parent"] * parent_of(of_parent).workload(of_parent)}
     for init in INITS:
-        init_cfg = composed(experiment, f"init={init}").init
+        init_cfg = config(experiment, f"init={init}").init
 
         def fill(init_cfg: DictConfig = init_cfg) -> None:
             scores = score(trained, data.scoring_batches(), stream=init_cfg.select == "principal")

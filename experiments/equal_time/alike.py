@@ -17,19 +17,17 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from subcloning import resolvers  # noqa: F401  (for what the configs look up)
 from subcloning.errors import SubcloningError
-from subcloning.files import ROOT
 from subcloning.method.anatomy import Anatomy
 from subcloning.method.observe import Call, hooked
 from subcloning.method.scoring import score
+from subcloning.resolvers import composed
 from subcloning.training.initialise import child_of, subcloned
 from subcloning.training.protocols import data_of, parent_of
 from subcloning.training.run import quieten
@@ -38,9 +36,8 @@ INITS, SEEDS, BATCHES = ("random", "subclone", "principal"), (0, 1, 2), 32
 Seen = tuple[Tensor, list[Tensor]]  # log-probabilities (positions, classes), and (positions, width) of each block
 
 
-def composed(experiment: str, *overrides: str) -> DictConfig:
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return compose("train", overrides=[f"experiment={experiment}", "optim.lr=1e-3", *overrides])
+def config(experiment: str, *overrides: str) -> DictConfig:
+    return composed(f"experiment={experiment}", "optim.lr=1e-3", *overrides)  # no rate is looked up in a grid
 
 
 def trained(cfg: DictConfig) -> nn.Module:
@@ -112,13 +109,13 @@ def moved(child: nn.Module, cfg: DictConfig) -> float:
 def alike(experiment: str, *overrides: str) -> pd.DataFrame:
     """Columns: case, pair, kl, agree, cka, moved."""
     quieten()
-    plain = composed(experiment, "init=random", *overrides)
+    plain = config(experiment, "init=random", *overrides)
     cases = [name for name, case in plain.cases.items() if not case.get("distill")]
     mother = seen(parent_of(plain).trained(), plain)
     rows = []
     for case in cases:
         configs = {
-            (init, seed): composed(experiment, f"case={case}", f"init={init}", f"seed={seed}", *overrides)
+            (init, seed): config(experiment, f"case={case}", f"init={init}", f"seed={seed}", *overrides)
             for init, seed in product(INITS, SEEDS)
         }
         children = {run: trained(cfg) for run, cfg in configs.items()}

@@ -118,24 +118,8 @@ parents() {
     collect parents_gpt2_stdlib parents
 }
 
-# Each recipe at equal time, teachers' passes counted.
 equal_time() {
-    local case untaught=init=random,subclone,uniform,principal,principal_taylor taught=init=random,subclone,principal
-    for case in quarter whole; do
-        sweep equal_time_gpt2_stdlib_grid case=$case $untaught optim.lr=1e-3,2e-3,4e-3,8e-3
-        sweep equal_time_gpt2_stdlib_grid case=${case}_taught $taught optim.lr=1e-3,2e-3,4e-3,8e-3
-        sweep equal_time_gpt2_stdlib_grid case=${case}_fading init=principal optim.lr=1e-3,2e-3,4e-3,8e-3
-    done
-    sweep equal_time_gpt2_stdlib_grid case=fourfold $untaught optim.lr=2e-3,4e-3
-    sweep equal_time_gpt2_stdlib_grid case=fourfold_taught $taught optim.lr=2e-3,4e-3
-    sweep equal_time_gpt2_stdlib_grid case=fourfold_fading init=principal optim.lr=2e-3,4e-3
-    collect equal_time_gpt2_stdlib_grid equal_time_grid
-    for case in quarter whole fourfold; do
-        sweep equal_time_gpt2_stdlib case=$case $untaught
-        sweep equal_time_gpt2_stdlib case=${case}_taught $taught
-        sweep equal_time_gpt2_stdlib case=${case}_fading init=principal
-    done
-    collect equal_time_gpt2_stdlib equal_time
+    recipes 1e-3,2e-3,4e-3,8e-3 optim.lr=2e-3,4e-3
 }
 
 parts parent tuning runs bigger controls cases distilled map parents equal_time measured

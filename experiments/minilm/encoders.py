@@ -13,11 +13,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 from scipy.stats import spearmanr
 from transformers import AutoModel
 
-from subcloning.files import ROOT, atomic
+from subcloning.files import atomic
+from subcloning.resolvers import composed
 from subcloning.training.protocols import data_of
 
 BATCH, TIMES = 50, 5
@@ -36,8 +36,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", metavar="NAME=FOLDER")
     models = dict(model.split("=", 1) for model in parser.parse_args().models)
     torch.set_num_threads(1)
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        halves = data_of(compose("train", ["experiment=minilm", "optim.lr=1"])).validation
+    halves = data_of(composed("experiment=minilm", "optim.lr=1")).validation
     first, second = halves.unbind(1)
     loaded = {name: AutoModel.from_pretrained(folder).eval() for name, folder in models.items()}
     # In turns, so that what else the machine does is shared; the first round warms up.

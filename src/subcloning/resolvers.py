@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 
 from .errors import SubcloningError
 from .files import ROOT
@@ -78,6 +79,12 @@ def of_case(key: str, *, _root_: Any) -> Any:
     if _root_.case not in _root_.cases:
         raise SubcloningError(f"case={_root_.case}: {_root_.name} has only {', '.join(_root_.cases)}")
     return _root_.cases[_root_.case][key]
+
+
+def composed(*overrides: str) -> DictConfig:
+    """configs/train.yaml with `overrides`, as the command line of subcloning.train takes them."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
 
 
 OmegaConf.register_new_resolver("winner", winner, replace=True)

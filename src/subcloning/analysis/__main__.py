@@ -13,12 +13,10 @@ FOLDER/blocks.csv or units.csv (default folder: runs/analysis/PARENT), and figur
 import argparse
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from .. import resolvers  # noqa: F401  (for what the config looks up)
 from ..errors import SubcloningError
-from ..files import ROOT
+from ..resolvers import composed
 from .evidence import evidence, read_evidence
 from .figures import ALIASES, FIGURES, draw_blocks, draw_units, report
 from .runs import write_blocks, write_units
@@ -66,8 +64,7 @@ def main() -> None:
     name = ALIASES.get(args.name, args.name)
     root = args.folder or Path("experiments")
     if args.overrides:
-        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            cfg = compose("train", overrides=args.overrides)
+        cfg = composed(*args.overrides)
         print(measure(name, cfg, args.folder or Path(cfg.runs) / "analysis" / cfg.parent.name))
     elif name is None:
         everything(root)

@@ -1,6 +1,5 @@
 """Where does the speed-up go as training grows longer? Runs of several budgets, each with a schedule of its own."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -165,36 +164,35 @@ def payback_table(runs: pd.DataFrame, study: Study, cost: pd.DataFrame) -> pd.Da
         if row["init"] not in spent:
             continue
         budget, own, fill = row["budget"], row["own"], spent[row["init"]]
-
-        def saved(ratio: float, budget: float = budget, fill: float = fill) -> float:
-            return budget - (budget / ratio if ratio else np.inf) - fill
-
-        def children(ratio: float, saved: Callable[[float], float] = saved) -> float:
-            return spent["parent"] / saved(ratio) if saved(ratio) > 0 else np.inf
-
-        bound: Any = {">": "<", "<": ">"}.get(own.bound, "")
-        paid = Interval(children(own.value), children(own.high), children(own.low), bound)
+        with np.errstate(divide="ignore"):  # the low end of a bound is 0
+            saved, most, least = (float(budget - np.divide(budget, r) - fill) for r in (own.value, own.high, own.low))
+        few, many = (spent["parent"] / time if time > 0 else np.inf for time in (most, least))
+        bound = {">": "< ", "<": "> "}.get(own.bound, "")
+        if np.isnan(saved):
+            said, paid = "-", "-"
+        else:
+            said = f"{own.bound} {study.time_text(saved)}".strip()
+            paid = (
+                f"{bound}{_rounded(spent['parent'] / saved)} [{_rounded(few)}, {_rounded(many)}]"
+                if saved > 0
+                else "never"
+            )
         rows.append(
             {
                 f"random's budget, {study.time_unit}": study.time_text(budget, digits=0),
                 "init": f"`{row['init']}`",
                 "scoring and surgery": study.time_text(fill),
                 "its own schedule": ratio_text(own),
-                f"{study.time_unit} saved by a child": f"{own.bound} {study.time_text(saved(own.value))}".strip(),
-                f"children that pay for the parent ({study.time_text(spent['parent'], digits=0)})": _count(paid),
+                f"{study.time_unit} saved by a child": said,
+                f"children that pay for the parent ({study.time_text(spent['parent'], digits=0)})": paid,
             }
         )
     return pd.DataFrame(rows)
 
 
-def _count(children: Interval) -> str:
-    """A number of children, rounded up, and its interval."""
-    if np.isnan(children.value):
-        return "-"
-    if np.isinf(children.value):
-        return "never"
-    value, low, high = (f"{np.ceil(x):.0f}" for x in (children.value, children.low, children.high))
-    return f"{children.bound} {value} [{low}, {high}]".strip()
+def _rounded(children: float) -> str:
+    """Up, since there are whole children only."""
+    return f"{np.ceil(children):.0f}"
 
 
 def budgets_figure(runs: pd.DataFrame, study: Study) -> Figure:

@@ -11,7 +11,7 @@ from .comparisons import comparisons, judged
 from .speedup import arms, final, mean_final, setting_of
 from .study import Study
 from .style import error_bars, figure
-from .text import mean_text, reached_text
+from .text import mean_text, share_text
 from .tuning import effort
 
 
@@ -57,12 +57,8 @@ def compare_cases(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = 
         tried = None if grid is None else grid[grid["case"] == case]
         table = comparisons(own, study, tried)
         by_arm = arms(own, study)
-        goal, length = mean_final(by_arm[REFERENCE], study), own[study.time].max()
-
-        def share(time: float, length: float = length) -> str:
-            return f"{time / length:.0%}"
-
-        table["share"] = [reached_text(by_arm[init], study, goal, share) for init in table["init"]]
+        goal = mean_final(by_arm[REFERENCE], study)
+        table["share"] = [share_text(by_arm[init], study, goal) for init in table["init"]]
         setting = setting_of(by_arm[REFERENCE])
         first = {
             "init": REFERENCE,

@@ -9,28 +9,32 @@ from ..files import ROOT
 from .arms import BASELINE, REFERENCE, known
 from .comparisons import judged
 from .intervals import difference
-from .speedup import arms, final, mean_final, needed, setting_of
+from .speedup import arms, final, limits, mean_final, needed, setting_of
 from .study import Study
 from .style import figure, plain_log
-from .text import mean_text, reached_text
+from .text import mean_text, share_text
 from .tuning import effort
 
 
 def places(study: Study) -> dict[str, tuple[str, str]]:
-    """Case -> (its budget of time, its teacher), as configs/experiment/equal_time_STUDY.yaml calls them."""
+    """Case -> (the name of its budget, its teacher's share or ""), by configs/experiment/equal_time_STUDY.yaml."""
     file = ROOT / "configs" / "experiment" / f"equal_time_{study.name}.yaml"
     cases = yaml.safe_load(file.read_text())["cases"]
-    return {name: (str(case["budget"]), str(case["teacher"])) for name, case in cases.items()}
+    return {name: (case["budget"], _share(case["distill"])) for name, case in cases.items()}
+
+
+def _share(teacher: dict | None) -> str:
+    return f"{teacher['weight']:g}{' to 0' if teacher['decay'] else ''}" if teacher else ""
 
 
 def recipes(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) -> pd.DataFrame:
     """Each recipe in `runs`, an init mode with or without a teacher, against `subclone` without one of the same budget.
 
-    A column `case` says budget and teacher (`places`). Columns: budget, teacher, init, lr, weight_decay, tuning
-    (`effort` in `grid`; "" without one), seeds, ends (seed -> metric), final (as text), better (at the end, an
-    `Interval`, in favour of the recipe), and as text share: of the time, after which a recipe is where subclone ends
-    on average. Rows are in the order of the config's cases, each budget's together. Raises SubcloningError for an
-    unknown case, or a budget without subclone.
+    A column `case` says budget and teacher (`places`). Columns: budget (the time that it is as long as, of training
+    without a teacher), teacher, init, lr, weight_decay, tuning (`effort` in `grid`; "" without one), seeds, ends (seed
+    -> metric), final (as text), better (at the end, an `Interval`, in favour of the recipe), and as text share: of the
+    time, after which a recipe is where subclone ends on average. Rows are in the order of the config's cases, each
+    budget's together. Raises SubcloningError for an unknown case, or a budget without subclone.
     """
     of = places(study)
     if unknown := sorted(set(runs["case"]) - set(of)):
@@ -49,15 +53,11 @@ def recipes(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) 
         for case in own:
             tried = None if grid is None else grid[grid["case"] == case]
             for init in (arm.name for arm in known(parts[case])):
-                arm, length = parts[case][init], parts[case][init][study.time].max()
+                arm = parts[case][init]
                 last, setting = final(arm, study), setting_of(arm)
-
-                def share(time: float, length: float = length) -> str:
-                    return f"{time / length:.0%}"
-
                 rows.append(
                     {
-                        "budget": budget,
+                        "budget": limits(reference, study)[1],
                         "teacher": of[case][1],
                         "init": init,
                         **setting,
@@ -66,7 +66,7 @@ def recipes(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = None) 
                         "ends": last,
                         "final": mean_text(last, study),
                         "better": difference(study.sign * last, ends),
-                        "share": reached_text(arm, study, goal, share),
+                        "share": share_text(arm, study, goal),
                     }
                 )
     return pd.DataFrame(rows)
@@ -79,7 +79,7 @@ def recipes_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = 
         itself = (row["init"], row["teacher"]) == (REFERENCE, "")
         rows.append(
             {
-                f"time of so many {study.time_unit}": row["budget"],
+                f"time of so many {study.time_unit}": study.time_text(row["budget"], digits=0),
                 "init": f"`{row['init']}`",
                 "teacher's share": row["teacher"] or "-",
                 "LR": f"{row['lr']:g}",
@@ -96,10 +96,6 @@ def recipes_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = 
 def recipes_figure(runs: pd.DataFrame, study: Study) -> Figure:
     """The end over the budget of time, a line for each recipe; random weights without a teacher are left out."""
     table = recipes(runs, study)
-    lengths = runs.groupby("case")[study.time].max()
-    budgets = {
-        budget: lengths[case] for case, (budget, teacher) in places(study).items() if case in lengths and not teacher
-    }
     fig, (ax,) = figure(columns=2)
     for arm in known(table["init"]):
         for teacher in table["teacher"].unique():
@@ -108,8 +104,9 @@ def recipes_figure(runs: pd.DataFrame, study: Study) -> Figure:
                 continue
             label = f"{arm.label}, teacher {teacher}" if teacher else arm.label
             dash = "-" if not teacher else ":" if "to" in teacher else "--"
-            time = [budgets[budget] for budget in line["budget"]]
-            ax.plot(time, [ends.mean() for ends in line["ends"]], dash, marker=".", color=arm.ink, label=label)
+            ax.plot(
+                line["budget"], [ends.mean() for ends in line["ends"]], dash, marker=".", color=arm.ink, label=label
+            )
     ax.set(
         xlabel=f"time of so many {study.time_unit}", ylabel=f"validation {study.metric.removeprefix('val_')} at the end"
     )

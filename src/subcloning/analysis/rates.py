@@ -11,7 +11,7 @@ from .arms import known
 from .speedup import best_settings
 from .study import Study
 from .style import figure, plain_log
-from .tuning import DASHES
+from .tuning import dashed
 
 
 def named(grid: pd.DataFrame, study: Study) -> dict[str, str]:
@@ -19,11 +19,9 @@ def named(grid: pd.DataFrame, study: Study) -> dict[str, str]:
     lengths = grid.groupby("case", sort=False)[study.time].max()
     if lengths.nunique() < len(lengths):
         return {str(case): str(case).replace("_", " ") for case in lengths.index}
+    unit = " epochs" if study.time == "epoch" else ""  # tokens say `k`
     return {
-        str(
-            case
-        ): f"{study.time_text(float(length), digits=0)} {study.time_unit if study.time == 'epoch' else ''}".strip()
-        for case, length in lengths.sort_values().items()
+        str(case): f"{study.time_text(float(length), digits=0)}{unit}" for case, length in lengths.sort_values().items()
     }
 
 
@@ -51,7 +49,8 @@ def rates_figure(grids: dict[str, pd.DataFrame], study: Study) -> Figure:
     fig, axes = figure(columns=min(2, len(grids)), panels=len(grids))
     for ax, (title, grid) in zip(axes, grids.items(), strict=True):
         shown, names = known(grid["init"]), named(grid, study)
-        for case, dash in zip(names, DASHES, strict=False):
+        dashes = dashed([*names])
+        for case, dash in dashes.items():
             runs = grid[grid["case"] == case].drop(columns="case")
             best = best_settings(runs, study, drop_fewer=True)["lr"]
             last = runs[runs[study.time] == runs[study.time].max()].groupby(["init", "lr"])["val_loss"].mean()
@@ -65,8 +64,7 @@ def rates_figure(grids: dict[str, pd.DataFrame], study: Study) -> Figure:
         ax.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=6)
         ax.xaxis.set_minor_locator(NullLocator())
         keys = [Line2D([], [], color=arm.ink, label=arm.label) for arm in shown]
-        dashes = zip(names.values(), DASHES, strict=False)
-        keys += [Line2D([], [], color="0.6", linestyle=dash, label=name) for name, dash in dashes]
+        keys += [Line2D([], [], color="0.6", linestyle=dash, label=names[case]) for case, dash in dashes.items()]
         ax.legend(handles=keys, fontsize=6)
     axes[0].set(ylabel="validation loss at the end")
     return fig

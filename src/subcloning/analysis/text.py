@@ -36,6 +36,12 @@ def reached_text(arm: pd.DataFrame, study: Study, target: float, form: Callable[
     return f"{'' if (times < first).any() else '> '}{text} ({reached}/{len(times)})"
 
 
+def share_text(arm: pd.DataFrame, study: Study, target: float) -> str:
+    """`reached_text` as a share of the arm's training."""
+    length = arm[study.time].max()
+    return reached_text(arm, study, target, lambda time: f"{time / length:.0%}")
+
+
 def ratio_text(ratio: Interval, unit: str = "") -> str:
     """A ratio and its interval; `unit`, if it is to stand there, begins with a space."""
     if np.isnan(ratio.value):

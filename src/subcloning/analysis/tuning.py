@@ -1,7 +1,7 @@
 """Which learning rate and weight decay does each init mode like? The paper's Fig. 11 and Table 1."""
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,11 @@ from .speedup import SETTING, best_settings, run_of, settings
 from .study import Study
 from .style import figure, plain_log
 
-DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+Dash = Literal["-", "--", ":", "-."]
+DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
+
+
+T = TypeVar("T")
 
 
 def effort(grid: pd.DataFrame, init: str, lr: float, weight_decay: float) -> str:
@@ -51,6 +55,16 @@ def effort_text(efforts: Iterable[str]) -> str:
     )
 
 
+def dashed(kinds: Sequence[T]) -> dict[T, Dash]:
+    """A line style for each of `kinds`. Raises SubcloningError where there are too few."""
+    if len(kinds) > len(DASHES):
+        raise SubcloningError(
+            f"{len(kinds)} kinds of lines, {', '.join(map(str, kinds))}: there are {len(DASHES)} styles, add to DASHES "
+            "in analysis/tuning.py"
+        )
+    return dict(zip(kinds, DASHES, strict=False))
+
+
 def tuning_table(grid: pd.DataFrame, study: Study) -> pd.DataFrame:
     """What the study is tuned for by init mode and weight decay (rows) and learning rate (columns), best in bold.
 
@@ -83,17 +97,14 @@ def tuning_figure(grid: pd.DataFrame, study: Study) -> Figure:
     """
     fig, (ax,) = figure()
     decays = sorted(grid["weight_decay"].unique())
-    if len(decays) > len(DASHES):
-        raise SubcloningError(
-            f"weight decays {decays}: there are {len(DASHES)} line styles, add to DASHES in analysis/tuning.py"
-        )
+    dashes = dashed(decays)
     best = best_settings(grid, study)
     ends = grid[grid[study.time] == grid[study.time].max()].groupby(SETTING)["val_loss"]
     last = pd.DataFrame({name: ends.agg(name, skipna=False) for name in ("mean", "min", "max")}).reset_index()
     shown = [arm for arm in known(best.index) if arm.name in (BASELINE, REFERENCE, "principal")]
     for init, colour in ((arm.name, arm.ink) for arm in shown):
         own, chosen = last[last["init"] == init], best.loc[init]
-        for decay, dash in zip(decays, DASHES, strict=False):
+        for decay, dash in dashes.items():
             line = own[own["weight_decay"] == decay]
             ax.plot(line["lr"], line["mean"], dash, color=colour, marker=".", markersize=4)
             ax.fill_between(line["lr"], line["min"], line["max"], color=colour, alpha=0.12, linewidth=0)
@@ -105,8 +116,7 @@ def tuning_figure(grid: pd.DataFrame, study: Study) -> Figure:
     ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
     ax.xaxis.set_minor_locator(NullLocator())
     keys = [Line2D([], [], color=arm.ink, label=arm.label) for arm in shown]
-    dashes = zip(decays, DASHES, strict=False)
-    keys += [Line2D([], [], color="0.6", linestyle=dash, label=f"WD {decay:g}") for decay, dash in dashes]
+    keys += [Line2D([], [], color="0.6", linestyle=dash, label=f"WD {decay:g}") for decay, dash in dashes.items()]
     ax.legend(handles=keys, fontsize=6, ncols=2)
     return fig
 
