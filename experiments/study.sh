@@ -9,7 +9,7 @@
 set -eo pipefail # not -u: the bash of macOS takes an empty list for an unset one
 study=$(basename "$(cd "$(dirname "$0")" && pwd)")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-mkdir -p "${OUT:=experiments}"
+mkdir -p "${OUT:=experiments}/$study"
 OUT=$(cd "$OUT" && pwd)
 export OUT SUBCLONING_EXPERIMENTS=$OUT PYTHONPATH=$PWD/src${PYTHONPATH:+:$PYTHONPATH}
 python=${PYTHON:-python}
@@ -44,6 +44,13 @@ measure() {
     for figure in fig02 fig03; do
         "$python" -m subcloning.analysis "$figure" "experiment=$study" "${overrides[@]}" --folder "$OUT/$study"
     done
+}
+
+# What this study's parent costs, and filling a child, in the child's own time.
+cost() {
+    local file=$OUT/$study/cost.csv
+    "$python" experiments/budgets/cost.py "$study" "${overrides[@]}" > "$file.new"
+    mv "$file.new" "$file"
 }
 
 # RATES [overrides of tuning with four times the budget]: this study's recipes at equal time, teachers' passes counted.

@@ -114,7 +114,7 @@ def test_when_a_parent_has_paid_for_itself():
     cost = pd.DataFrame({"what": ["parent", "subclone"], "time": [900_000, 20_000]})
     table = payback_table(runs_of(ENDS), TOKENS, cost)
     at_once, second, last = table.iloc[:, -1]
-    assert at_once == "never"  # as far as is known: it needs all of the time, and was filled besides
+    assert at_once == "-"  # all that is known is that it needs no more than all of the time
     assert second == f"< {math.ceil(900 / (200 - 100 - 20))} [{math.ceil(900 / (200 - 20))}, 12]"
     saved = 400 - 100 * 2**0.25 - 20
     assert table.columns[-1] == "children that pay for the parent (900k)"
@@ -124,6 +124,8 @@ def test_when_a_parent_has_paid_for_itself():
     lost = (runs["tokens"] == runs["tokens"].max()) & (runs["init"] == "random")
     unknown = payback_table(runs.assign(val_loss=runs["val_loss"].mask(lost)), TOKENS, cost)
     assert unknown.iloc[-1, -2:].tolist() == ["-", "-"]
+    worse = {budget: {"random": [4.0, 4.0], "subclone": [5.0, 5.0]} for budget in (100, 200)}
+    assert payback_table(runs_of(worse), TOKENS, cost).iloc[:, -1].tolist() == ["never", "never"]
 
 
 def test_costs_are_in_the_childs_own_time(monkeypatch):
@@ -160,6 +162,8 @@ def test_tables_and_figure():
     assert [line.get_label() for line in left.lines] == ["random", "subclone"]
     solid = next(line for line in right.lines if line.get_linestyle() == "-")
     assert solid.get_xdata().tolist() == [400_000]
+    bounds = next(line for line in right.lines if line.get_marker() == "^")
+    assert bounds.get_xdata().tolist() == [100_000, 200_000]
 
 
 def test_the_figure_and_the_tables_go_to_their_folder(tmp_path):

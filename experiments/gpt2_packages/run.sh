@@ -27,7 +27,7 @@ budgets() {
     sweep budgets_gpt2_packages case=tokens_40m compile=true seed=0 # of long runs compiling pays
     sweep budgets_gpt2_packages case=tokens_40m compile=true seed=1
     collect budgets_gpt2_packages budgets
-    "$python" experiments/budgets/cost.py gpt2_packages "${overrides[@]}" > "$OUT/$study/cost.csv"
+    cost
 }
 
 # With the parent as a teacher.

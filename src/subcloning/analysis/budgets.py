@@ -168,15 +168,11 @@ def payback_table(runs: pd.DataFrame, study: Study, cost: pd.DataFrame) -> pd.Da
             saved, most, least = (float(budget - np.divide(budget, r) - fill) for r in (own.value, own.high, own.low))
         few, many = (spent["parent"] / time if time > 0 else np.inf for time in (most, least))
         bound = {">": "< ", "<": "> "}.get(own.bound, "")
-        if np.isnan(saved):
+        said, paid = f"{own.bound} {study.time_text(saved)}".strip(), "never"
+        if np.isnan(saved) or (saved <= 0 and own.bound == ">"):  # more than nothing, or than less, is not known
             said, paid = "-", "-"
-        else:
-            said = f"{own.bound} {study.time_text(saved)}".strip()
-            paid = (
-                f"{bound}{_rounded(spent['parent'] / saved)} [{_rounded(few)}, {_rounded(many)}]"
-                if saved > 0
-                else "never"
-            )
+        elif saved > 0:
+            paid = f"{bound}{_rounded(spent['parent'] / saved)} [{_rounded(few)}, {_rounded(many)}]"
         rows.append(
             {
                 f"random's budget, {study.time_unit}": study.time_text(budget, digits=0),
@@ -196,7 +192,10 @@ def _rounded(children: float) -> str:
 
 
 def budgets_figure(runs: pd.DataFrame, study: Study) -> Figure:
-    """The end over the budget, and the speed-up to random's end over random's budget, with intervals."""
+    """The end over the budget, and the speed-up to random's end over random's budget, with intervals.
+
+    Dotted: on the same schedule. Triangles: lower bounds, where an arm's shortest schedule is enough.
+    """
     fig, (left, right) = figure(columns=2, panels=2)
     ends = []
     for _, own in runs.groupby("case", sort=False):
@@ -217,6 +216,9 @@ def budgets_figure(runs: pd.DataFrame, study: Study) -> Figure:
             right.plot(line["budget"], value, dash, marker=".", color=ARMS[init].ink, label=label)
             if which == "own":
                 right.fill_between(line["budget"], low, high, color=ARMS[init].ink, alpha=0.15, linewidth=0)
+        own = found[found["init"] == init].set_index("budget")["own"]
+        least = {budget: ratio.value for budget, ratio in own.items() if ratio.bound == ">"}
+        right.plot([*least], [*least.values()], "^", color=ARMS[init].ink, markersize=4)
     metric = study.metric.removeprefix("val_")
     left.set(xlabel=f"budget, {study.time_unit}", ylabel=f"validation {metric} at the end")
     right.set(xlabel=f"random's budget, {study.time_unit}", ylabel="times as fast to random's end")

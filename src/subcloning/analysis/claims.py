@@ -176,7 +176,6 @@ BEYOND = (
 
 # Scale, command, and figures, of what would add to the evidence.
 NOT_YET_RUN = (
-    ("mini", "experiments/digits/run.sh parent budgets", "Fig. 1, 11; ours"),
     ("mini", "experiments/gpt2_stdlib/run.sh parents", "Fig. 1, 10, 12, 14; ours"),
     ("mini", "experiments/digits/run.sh parent equal_time", "ours"),
     ("mini", "experiments/gpt2_stdlib/run.sh parent equal_time", "ours"),

@@ -61,10 +61,11 @@ def rates_figure(grids: dict[str, pd.DataFrame], study: Study) -> Figure:
         plain_log(ax.yaxis)
         rates = sorted(grid["lr"].unique())
         ax.set(xscale="log", xlabel="learning rate", title=title)
-        ax.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=6)
+        named_rates = rates[::-2] if len(rates) > 6 else rates
+        ax.set_xticks(named_rates, [f"{rate:g}" for rate in named_rates], fontsize=6)
         ax.xaxis.set_minor_locator(NullLocator())
         keys = [Line2D([], [], color=arm.ink, label=arm.label) for arm in shown]
         keys += [Line2D([], [], color="0.6", linestyle=dash, label=names[case]) for case, dash in dashes.items()]
-        ax.legend(handles=keys, fontsize=6)
+        ax.legend(handles=keys, fontsize=6, ncol=2 if len(keys) > 4 else 1, handlelength=1.6, columnspacing=1)
     axes[0].set(ylabel="validation loss at the end")
     return fig
