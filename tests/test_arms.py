@@ -150,7 +150,7 @@ def test_what_is_not_known_is_refused_and_not_left_out():
     with pytest.raises(SubcloningError, match="7 studies, but 6 colours"):
         speed_up_figure({str(i): (losses(ARMS), TOKENS) for i in range(7)})
     grid = pd.concat([losses(ARMS).assign(weight_decay=decay) for decay in (0, 0.1, 0.2, 0.3, 0.4)])
-    with pytest.raises(SubcloningError, match="5 kinds of lines, 0.0, 0.1, 0.2, 0.3, 0.4: there are 4 styles"):
+    with pytest.raises(SubcloningError, match=r"0\.3, 0\.4: there are 4 styles"):
         tuning_figure(grid, TOKENS)
 
 
