@@ -94,13 +94,13 @@ def recipes_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = 
 
 
 def recipes_figure(runs: pd.DataFrame, study: Study) -> Figure:
-    """The end over the budget of time, a line for each recipe; random weights without a teacher are left out."""
+    """The end over the budget of time, a line for each recipe; random weights, far off, are left out."""
     table = recipes(runs, study)
     fig, (ax,) = figure(columns=2)
     for arm in known(table["init"]):
         for teacher in table["teacher"].unique():
             line = table[(table["init"] == arm.name) & (table["teacher"] == teacher)]
-            if line.empty or arm.colour is None or (arm.name == BASELINE and not teacher):
+            if line.empty or arm.colour is None or arm.name == BASELINE:
                 continue
             label = f"{arm.label}, teacher {teacher}" if teacher else arm.label
             dash = "-" if not teacher else ":" if "to" in teacher else "--"
