@@ -109,6 +109,16 @@ def test_the_studys_own_budget_is_one_more(tmp_path):
     assert "own" not in set(read_evidence(tmp_path, TOKENS).budgets["case"])  # that length is there
 
 
+def test_runs_at_equal_time_without_a_teacher_are_budgets_where_there_are_no_others(tmp_path):
+    arms = {"random": [5.0, 5.0], "subclone": [4.0, 4.0]}
+    write_record(tmp_path / "runs.csv", losses(arms))
+    by_case = {"quarter": arms, "quarter_taught": arms, "whole": arms}
+    write_record(tmp_path / "equal_time.csv", pd.concat(runs_of({50: by}).assign(case=c) for c, by in by_case.items()))
+    assert set(read_evidence(tmp_path, TOKENS).budgets["case"]) == {"quarter", "whole", "own"}
+    write_record(tmp_path / "budgets.csv", runs_of({50: arms}))
+    assert set(read_evidence(tmp_path, TOKENS).budgets["case"]) == {"budget_50", "own"}
+
+
 def test_when_a_parent_has_paid_for_itself():
     """A child saves budget - budget / speed-up - its own cost; the parent costs 900k."""
     cost = pd.DataFrame({"what": ["parent", "subclone"], "time": [900_000, 20_000]})

@@ -23,7 +23,11 @@ from subcloning.training.initialise import child_of, subcloned
 from subcloning.training.protocols import data_of, parent_of
 
 # Study -> the experiments of its child and of its parent.
-PAIRS = {name: (f"budgets_{name}", f"{name}_parent") for name in ("digits", "gpt2_packages")}
+PAIRS = {
+    "digits": ("budgets_digits", "digits_parent"),
+    "gpt2_stdlib": ("equal_time_gpt2_stdlib", "gpt2_stdlib_parent"),
+    "gpt2_packages": ("budgets_gpt2_packages", "gpt2_packages_parent"),
+}
 INITS = ("subclone", "principal")
 ROUNDS, STEPS = 5, 8
 

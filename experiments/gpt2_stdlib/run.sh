@@ -118,8 +118,10 @@ parents() {
     collect parents_gpt2_stdlib parents
 }
 
+# Without a teacher these are budgets (experiments/budgets), too.
 equal_time() {
     recipes 1e-3,2e-3,4e-3,8e-3 optim.lr=2e-3,4e-3
+    cost
 }
 
 parts parent tuning runs bigger controls cases distilled map parents equal_time measured

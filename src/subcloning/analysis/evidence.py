@@ -23,8 +23,9 @@ class Evidence:
     bigger: of the child of a bigger parent. controls: of arms that the paper does not have, with those that they are
     compared with. cases: over shapes, budgets and parents, in a column `case`. map: of principal, over the whole grid.
     weights: where units are scored without data. parents: of several parents, in a column `parent`.
-    budgets: over lengths of training, in a column `case`. rates: over learning rates, from parents whose own rate ended
-    in one way or another, in a column `case`. cost: of the parent, and of filling a child from it, in the child's time.
+    budgets: over lengths of training, in a column `case`; without runs of its own, those at equal time that have no
+    teacher. rates: over learning rates, from parents whose own rate ended in one way or another, in a column `case`.
+    cost: of the parent, and of filling a child from it, in the child's time.
     equal_time: recipes, each at several budgets of time, which a column `case` says.
     blocks, units: what `measure_blocks` and `measure_units` say of the parent.
     """
@@ -81,6 +82,12 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
             return budgets
         return pd.concat([budgets, same.assign(case="own")])
 
+    def lengths(budgets: pd.DataFrame | None, recipes: pd.DataFrame | None) -> pd.DataFrame | None:
+        """The runs at equal time that have no teacher are budgets, too, if there are no others."""
+        if budgets is not None or recipes is None:
+            return budgets
+        return recipes[recipes["case"].isin({case for case, (_, share) in places(study).items() if not share})]
+
     def with_untaught(recipes: pd.DataFrame | None, budgets: pd.DataFrame | None) -> pd.DataFrame | None:
         """The cases without a teacher, too, where they are among the budgets and were not run again."""
         if recipes is None or budgets is None:
@@ -105,8 +112,8 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
         weights_grid=read("weights_grid"),
         parents=read("parents", drawn),
         parents_grid=read("parents_grid", drawn),
-        budgets=with_own(read("budgets"), runs),
-        budgets_grid=with_own(read("budgets_grid"), grid),
+        budgets=with_own(lengths(read("budgets"), read("equal_time")), runs),
+        budgets_grid=with_own(lengths(read("budgets_grid"), read("equal_time_grid")), grid),
         rates=read("rates"),
         cost=read("cost", pd.read_csv),
         equal_time=with_untaught(read("equal_time"), read("budgets")),
