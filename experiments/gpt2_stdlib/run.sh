@@ -120,7 +120,7 @@ parents() {
 
 # Without a teacher these are budgets (experiments/budgets), too.
 equal_time() {
-    recipes 1e-3,2e-3,4e-3,8e-3 optim.lr=2e-3,4e-3
+    recipes 1e-3,2e-3,4e-3,8e-3 optim.lr=2e-3,4e-3,8e-3
     cost
 }
 
