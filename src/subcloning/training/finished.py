@@ -108,7 +108,7 @@ def _check_options(runs: Sequence[Run]) -> None:
 def _sharing(key: str, run: Run, options: dict) -> tuple:
     """Which runs must have the option `key` in common with `run`: all, those of its case, or those of its arm."""
     part, case = key.split(".")[0], run.keys.get("case")
-    if part in ("name", "data"):
+    if part == "name" or (part == "data" and key != "data.validate_every"):  # which is how often, not what
         return ()
     if part == "init":
         return (case, run.keys["init"])
