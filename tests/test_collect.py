@@ -51,6 +51,7 @@ def made(place: str = "runs/study/a", provenance: dict | None = None, **options)
         {"destination__width": 0.25},
         {"parent__weights__path": "runs/another/model"},
         {"data__name": "images"},
+        {"data__validate_every": 5},
         {"name": "another"},
         {"distill": {"weight": 0.5}},
         {"init__scale": False},
@@ -78,10 +79,11 @@ def test_what_a_study_varies_is_collected(tmp_path):
         made(**random),
     ]
     assert collect(runs, tmp_path).groupby(["init", "lr", "weight_decay", "seed"]).ngroups == 5
-    cases = [made(case="a"), made(case="b", optim__tokens=10, destination__width=0.25, init__scale=False)]
+    own = {"optim__tokens": 10, "destination__width": 0.25, "init__scale": False, "data__validate_every": 5}
+    cases = [made(case="a"), made(case="b", **own)]
     assert collect(cases, tmp_path)["case"].tolist() == ["a", "a", "b", "b"]
     with pytest.raises(SubcloningError, match=r"not of one study: optim.tokens = 10 and 20\."):
-        collect([*cases, made(case="b", optim__tokens=20, destination__width=0.25, init__name="random")], tmp_path)
+        collect([*cases, made(case="b", **own | {"optim__tokens": 20, "init__name": "random"})], tmp_path)
     with pytest.raises(SubcloningError, match=r"not of one study: name = study and another\."):
         collect([*cases, made(case="c", name="another")], tmp_path)
 
