@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# GPT-2 on the source code of this project's dependencies: README.md. Estimated at 13 hours on 2 CPU cores, of which hours:
-# parent 2, tuning 1, runs 1, budgets 7, equal_time 2. How to call it: experiments/study.sh.
+# GPT-2 on the source code of this project's dependencies: README.md. Estimated at 11 hours on 2 CPU cores, of which hours:
+# parent 1, tuning 1, runs 1, budgets 3, equal_time 1, longest 4. How to call it: experiments/study.sh.
 . "$(dirname "$0")/../study.sh"
 
 parent() {
@@ -23,12 +23,10 @@ runs() {
 # Of long runs compiling pays: steps are 1.4 times as fast, after half a minute.
 budgets() {
     sweep budgets_gpt2_packages_grid case=tokens_600k
-    sweep budgets_gpt2_packages_grid case=tokens_10m compile=true
+    sweep budgets_gpt2_packages_grid case=tokens_10m optim.lr=1e-3,2e-3,4e-3 compile=true
     collect budgets_gpt2_packages_grid budgets_grid
     sweep budgets_gpt2_packages case=tokens_600k
     sweep budgets_gpt2_packages case=tokens_10m compile=true
-    sweep budgets_gpt2_packages case=tokens_40m compile=true seed=0
-    sweep budgets_gpt2_packages case=tokens_40m compile=true seed=1
     collect budgets_gpt2_packages budgets
     cost
 }
@@ -41,6 +39,14 @@ equal_time() {
     collect equal_time_gpt2_packages equal_time
 }
 
+# At the learning rates of a quarter of it.
+longest() {
+    sweep budgets_gpt2_packages case=tokens_40m compile=true
+    collect budgets_gpt2_packages budgets
+    sweep equal_time_gpt2_packages case=tokens_40m_taught compile=true
+    collect equal_time_gpt2_packages equal_time
+}
+
 measured() { measure; }
 
-parts parent tuning runs budgets equal_time measured
+parts parent tuning runs budgets equal_time longest measured
