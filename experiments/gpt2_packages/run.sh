@@ -20,7 +20,7 @@ runs() {
     report
 }
 
-# Of long runs compiling pays: steps are 1.4 times as fast, after half a minute.
+# Compiling takes half a minute, which only long runs pay back.
 budgets() {
     sweep budgets_gpt2_packages_grid case=tokens_600k
     sweep budgets_gpt2_packages_grid case=tokens_10m optim.lr=1e-3,2e-3,4e-3 compile=true
@@ -39,7 +39,7 @@ equal_time() {
     collect equal_time_gpt2_packages equal_time
 }
 
-# At the learning rates of a quarter of it.
+# 39 M tokens, at the learning rates of 10 M.
 longest() {
     sweep budgets_gpt2_packages case=tokens_40m compile=true
     collect budgets_gpt2_packages budgets

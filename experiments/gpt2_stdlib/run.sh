@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# GPT-2 on the standard library: README.md. About 320 minutes on 2 CPU cores, of which minutes: parent 15, tuning 35, runs
-# 10, bigger 39, controls 59, cases 123, distilled 18, map 12, measured 2. How to call it: experiments/study.sh.
+# GPT-2 on the standard library: README.md. About 10 hours on 2 CPU cores, of which minutes: parent 15, tuning 35, runs
+# 10, bigger 39, controls 59, cases 123, distilled 18, map 12, parents 140, equal_time 170, measured 2. How to call it:
+# experiments/study.sh.
 . "$(dirname "$0")/../study.sh"
 
 parent() {
