@@ -109,14 +109,14 @@ def test_the_studys_own_budget_is_one_more(tmp_path):
     assert "own" not in set(read_evidence(tmp_path, TOKENS).budgets["case"])  # that length is there
 
 
-def test_runs_at_equal_time_without_a_teacher_are_budgets_where_there_are_no_others(tmp_path):
+def test_runs_at_equal_time_without_a_teacher_are_budgets_where_none_is_as_long(tmp_path):
     arms = {"random": [5.0, 5.0], "subclone": [4.0, 4.0]}
     write_record(tmp_path / "runs.csv", losses(arms))
-    by_case = {"quarter": arms, "quarter_taught": arms, "whole": arms}
-    write_record(tmp_path / "equal_time.csv", pd.concat(runs_of({50: by}).assign(case=c) for c, by in by_case.items()))
+    by_case = {"quarter": 50, "quarter_taught": 50, "whole": 200}
+    write_record(tmp_path / "equal_time.csv", pd.concat(runs_of({n: arms}).assign(case=c) for c, n in by_case.items()))
     assert set(read_evidence(tmp_path, TOKENS).budgets["case"]) == {"quarter", "whole", "own"}
     write_record(tmp_path / "budgets.csv", runs_of({50: arms}))
-    assert set(read_evidence(tmp_path, TOKENS).budgets["case"]) == {"budget_50", "own"}
+    assert set(read_evidence(tmp_path, TOKENS).budgets["case"]) == {"budget_50", "whole", "own"}
 
 
 def test_when_a_parent_has_paid_for_itself():

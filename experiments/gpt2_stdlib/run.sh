@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # GPT-2 on the standard library: README.md. About 10 hours on 2 CPU cores, of which minutes: parent 15, tuning 35, runs
-# 10, bigger 39, controls 59, cases 123, distilled 18, map 12, parents 140, equal_time 170, measured 2. How to call it:
-# experiments/study.sh.
+# 10, bigger 39, controls 59, cases 123, distilled 18, map 12, parents 140, equal_time 170, budgets 6, measured 2. How to
+# call it: experiments/study.sh.
 . "$(dirname "$0")/../study.sh"
 
 parent() {
@@ -119,10 +119,15 @@ parents() {
     collect parents_gpt2_stdlib parents
 }
 
-# Without a teacher these are budgets (experiments/budgets), too.
-equal_time() {
-    recipes 1e-3,2e-3,4e-3,8e-3 optim.lr=2e-3,4e-3,8e-3
+equal_time() { recipes 1e-3,2e-3,4e-3,8e-3 optim.lr=2e-3,4e-3,8e-3; }
+
+# Those at equal time that have no teacher are budgets, too.
+budgets() {
+    sweep budgets_gpt2_stdlib_grid
+    collect budgets_gpt2_stdlib_grid budgets_grid
+    sweep budgets_gpt2_stdlib
+    collect budgets_gpt2_stdlib budgets
     cost
 }
 
-parts parent tuning runs bigger controls cases distilled map parents equal_time measured
+parts parent tuning runs bigger controls cases distilled map parents equal_time budgets measured

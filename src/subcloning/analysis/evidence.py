@@ -23,7 +23,7 @@ class Evidence:
     bigger: of the child of a bigger parent. controls: of arms that the paper does not have, with those that they are
     compared with. cases: over shapes, budgets and parents, in a column `case`. map: of principal, over the whole grid.
     weights: where units are scored without data. parents: of several parents, in a column `parent`.
-    budgets: over lengths of training, in a column `case`; without runs of its own, those at equal time that have no
+    budgets: over lengths of training, in a column `case`; where none is as long, those at equal time that have no
     teacher. rates: over learning rates, from parents whose own rate ended in one way or another, in a column `case`.
     cost: of the parent, and of filling a child from it, in the child's time.
     equal_time: recipes, each at several budgets of time, which a column `case` says.
@@ -83,10 +83,14 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
         return pd.concat([budgets, same.assign(case="own")])
 
     def lengths(budgets: pd.DataFrame | None, recipes: pd.DataFrame | None) -> pd.DataFrame | None:
-        """The runs at equal time that have no teacher are budgets, too, if there are no others."""
-        if budgets is not None or recipes is None:
+        """The runs at equal time that have no teacher are budgets, too, where there is none as long."""
+        if recipes is None:
             return budgets
-        return recipes[recipes["case"].isin({case for case, (_, share) in places(study).items() if not share})]
+        untaught = recipes[recipes["case"].isin({case for case, (_, share) in places(study).items() if not share})]
+        if budgets is None:
+            return untaught
+        there, own = (runs.groupby("case")[study.time].transform("max") for runs in (budgets, untaught))
+        return pd.concat([budgets, untaught[~own.isin(there)]])
 
     def with_untaught(recipes: pd.DataFrame | None, budgets: pd.DataFrame | None) -> pd.DataFrame | None:
         """The cases without a teacher, too, where they are among the budgets and were not run again."""
