@@ -54,20 +54,23 @@ cost() {
 }
 
 # RATES [overrides of tuning with four times the budget]: this study's recipes at equal time, teachers' passes counted.
+# With `fewer=yes` before it, only those that matter most at four times the budget.
 recipes() {
     local rates=$1 case name=equal_time_$study untaught=random,subclone,uniform,principal,principal_taylor
+    local taught=random,subclone,principal
     shift
     tune() { # CASE [overrides]
         sweep "${name}_grid" "case=$1" init=$untaught "${@:2}"
-        sweep "${name}_grid" "case=${1}_taught" init=random,subclone,principal "${@:2}"
+        sweep "${name}_grid" "case=${1}_taught" init=$taught "${@:2}"
         sweep "${name}_grid" "case=${1}_fading" init=principal "${@:2}"
     }
     for case in quarter whole; do tune $case "optim.lr=$rates"; done
     tune fourfold "$@"
     collect "${name}_grid" equal_time_grid
     for case in quarter whole fourfold; do
+        if [[ $case == fourfold && ${fewer:-} ]]; then untaught=random,subclone,principal taught=subclone,principal; fi
         sweep "$name" "case=$case" init=$untaught
-        sweep "$name" "case=${case}_taught" init=random,subclone,principal
+        sweep "$name" "case=${case}_taught" init=$taught
         sweep "$name" "case=${case}_fading" init=principal
     done
     collect "$name" equal_time

@@ -83,14 +83,14 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
         return pd.concat([budgets, same.assign(case="own")])
 
     def lengths(budgets: pd.DataFrame | None, recipes: pd.DataFrame | None) -> pd.DataFrame | None:
-        """The runs at equal time that have no teacher are budgets, too, where there is none as long."""
+        """The runs at equal time that have no teacher are budgets of the same arms, too, where there is none as long."""
         if recipes is None:
             return budgets
         untaught = recipes[recipes["case"].isin({case for case, (_, share) in places(study).items() if not share})]
         if budgets is None:
             return untaught
         there, own = (runs.groupby("case")[study.time].transform("max") for runs in (budgets, untaught))
-        return pd.concat([budgets, untaught[~own.isin(there)]])
+        return pd.concat([budgets, untaught[~own.isin(there) & untaught["init"].isin(budgets["init"])]])
 
     def with_untaught(recipes: pd.DataFrame | None, budgets: pd.DataFrame | None) -> pd.DataFrame | None:
         """The cases without a teacher, too, where they are among the budgets and were not run again."""
