@@ -119,6 +119,7 @@ parents() {
     collect parents_gpt2_stdlib parents
 }
 
+# Not run yet at four times the budget: uniform, principal_taylor, and random with a teacher.
 equal_time() { fewer=yes recipes 1e-3,2e-3,4e-3,8e-3 optim.lr=2e-3,4e-3,8e-3; }
 
 # Those at equal time that have no teacher are budgets, too.

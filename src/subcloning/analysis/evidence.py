@@ -83,7 +83,7 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
         return pd.concat([budgets, same.assign(case="own")])
 
     def lengths(budgets: pd.DataFrame | None, recipes: pd.DataFrame | None) -> pd.DataFrame | None:
-        """The runs at equal time that have no teacher are budgets of the same arms, too, where there is none as long."""
+        """The runs at equal time that have no teacher are budgets of its arms, too, where none is as long."""
         if recipes is None:
             return budgets
         untaught = recipes[recipes["case"].isin({case for case, (_, share) in places(study).items() if not share})]
