@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from ..files import atomic
 from .intervals import Interval
@@ -51,11 +51,13 @@ def error_bars(ax: Axes, intervals: Iterable[Interval], heights: Iterable[int], 
 
 
 def plain_log(*axes: XAxis | YAxis) -> None:
-    """Logarithmic axes whose ticks are plain numbers, for ranges of less than a decade too."""
+    """Logarithmic axes whose ticks are plain numbers, thousands as 1k, for ranges of less than a decade too."""
+    prefixed = EngFormatter(sep="")
     for axis in axes:
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5), numticks=9))
-        axis.set_major_formatter("{x:g}")
+        subs = (1, 2, 5) if axis.axis_name == "x" else (1, 2, 3, 5)  # labels side by side are wider
+        axis.set_major_locator(LogLocator(subs=subs, numticks=9))
+        axis.set_major_formatter(lambda x, _: prefixed(x) if x >= 1000 else f"{x:g}")
         axis.set_minor_locator(NullLocator())
 
 
