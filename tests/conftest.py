@@ -1,4 +1,4 @@
-"""Shared fixtures: composed configs, and callbacks that take part in runs."""
+"""Shared fixtures: composed configs, callbacks that take part in runs, and checkpoints as a library saves them."""
 
 import os
 from contextlib import contextmanager
@@ -7,6 +7,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from tiny import TEXT, save_tokenizer
 
 from subcloning import resolvers  # noqa: F401  (for what the configs look up)
 
@@ -47,3 +48,23 @@ def during(monkeypatch):
             yield
 
     return within
+
+
+@pytest.fixture
+def text(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text(TEXT)
+    return file
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """checkpoint(model) saves it with a tokenizer, as its library does."""
+
+    def save(model):
+        folder = tmp_path / "parent"
+        model.save_pretrained(folder)
+        save_tokenizer(folder)
+        return folder
+
+    return save

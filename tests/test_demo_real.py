@@ -4,9 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from tiny import llama
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from tiny import llama, save_tokenizer
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "smollm2"
 
@@ -34,13 +32,10 @@ def test_the_text_comes_with_python(script, tmp_path):
 
 
 def test_plain_transformers_goes_on_with_a_sentence(script, tmp_path, capsys):
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
-    tokenizer.train_from_iterator(["the statement is used to say what is used"], trainers.BpeTrainer(vocab_size=37))
     runs = [tmp_path / f"pretrained-full-{init}" / "seed0" for init in ("random", "whole")]
     for number, folder in enumerate([tmp_path / "parent", *(run / "model" for run in runs)]):
         llama(seed=number, max_position_embeddings=64).save_pretrained(folder)
-        PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+        save_tokenizer(folder, "the statement is used to say what is used")
     for run in runs:
         (run / "metrics.csv").write_text("tokens,step,val_loss\n0,0,3.5\n64,1,3\n128,2,2.25\n")
     script("continue", tmp_path)

@@ -9,9 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from test_families import BUILD, batch_for
-from tiny import gpt2, llama
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from tiny import gpt2, llama, save_tokenizer
+from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
 from subcloning import Plan, Scores, SubcloningError, apply_plan, child_of, make_plan, score
 from subcloning.method.anatomy import Anatomy
@@ -102,10 +101,7 @@ def test_scores_are_made_once_and_kept(tmp_path, parent, capsys, spread):
     checkpoint, _ = parent
     tokens = tmp_path / "text.txt"
     tokens.write_text("some words of text " * 100)
-    fast = Tokenizer(models.BPE())
-    fast.pre_tokenizer = pre_tokenizers.ByteLevel()
-    fast.train_from_iterator([tokens.read_text()], trainers.BpeTrainer(vocab_size=37))
-    PreTrainedTokenizerFast(tokenizer_object=fast).save_pretrained(checkpoint)
+    save_tokenizer(checkpoint, tokens.read_text())
     file = tmp_path / "scores.safetensors"
     options = ["--calibration", str(tokens), "--samples", "4", *(["--device-map", "auto"] if spread else [])]
     assert main(["score", str(checkpoint), str(file), *options]) == 0, capsys.readouterr().err

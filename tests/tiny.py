@@ -2,7 +2,10 @@
 
 import timm
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+TEXT = "the quick brown fox jumps over the lazy dog and runs away " * 200
 
 
 def randomise(model, seed=0):
@@ -35,6 +38,14 @@ def llama(heads=4, head_dim=6, mlp_ratio=2.0, depth=3, seed=0, model_type="llama
     options |= {"intermediate_size": int(mlp_ratio * heads * head_dim), "bos_token_id": 0, "eos_token_id": 0}
     config = AutoConfig.for_model(model_type, **options | {"pad_token_id": None} | kwargs)
     return randomise(AutoModelForCausalLM.from_config(config), seed)
+
+
+def save_tokenizer(folder, text=TEXT):
+    """One of 37 tokens, as many as the models have."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+    tokenizer.train_from_iterator([text], trainers.BpeTrainer(vocab_size=37, special_tokens=["<end>"]))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(folder)
 
 
 # Every supported variant: name -> (build, options).
