@@ -87,10 +87,9 @@ def speed_up(baseline: ArrayLike, arm: ArrayLike, limits: tuple[float, float]) -
 
     baseline, arm: times to the same target, one entry per seed; if they are known by (parent, seed), the interval is
     that of `difference`, since both arms have their parents in common. limits: one training step, and the end of
-    training. A
-    time of 0 (there before training) counts as the first, an infinite one (never there) as the second. That makes the
-    ratio a bound, of which one end is known; then the t quantile is the smaller arm's, since with Welch's degrees of
-    freedom that end would be missed too often. NaN if runs of both kinds pull the bound both ways.
+    training. A time of 0 (there before training) counts as the first, an infinite one (never there) as the second. That
+    makes the ratio a bound, of which one end is known; then the t quantile is the smaller arm's, since with Welch's
+    degrees of freedom that end would be missed too often. NaN if runs of both kinds pull the bound both ways.
     """
     runs = [times.index for times in (baseline, arm) if isinstance(times, pd.Series) and times.index.nlevels > 1]
     baseline, arm = np.asarray(baseline, float), np.asarray(arm, float)
