@@ -147,7 +147,7 @@ def test_a_child_has_its_parents_dtype(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("kind", ["folder", "jsonl", "datasets"])
 def test_calibration_comes_in_several_forms(checkpoint, tmp_path, kind):
-    parent, data = checkpoint(gpt2()), tmp_path / ("text.jsonl" if kind == "jsonl" else "text")
+    parent, data = checkpoint(gpt2()), tmp_path / ("text.jsonl" if kind == "jsonl" else "text [1]")
     if kind == "folder":
         data.mkdir()
         (data / "a.txt").write_text(TEXT)

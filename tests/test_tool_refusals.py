@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from tiny import gpt2
 
@@ -40,6 +41,15 @@ def pickle(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 
+def lose_tokenizer(folder):
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+def write(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
 def edit(**changes):
     def change(folder):
         config = json.loads((folder / "config.json").read_text()) | changes
@@ -61,6 +71,16 @@ def edit(**changes):
         (edit(quantization_config={"bits": 4}), "is quantised"),
         (edit(architectures=["GPTNeoForCausalLM"], model_type="gpt_neo"), "no model family for GPTNeoForCausalLM"),
         (edit(architectures=["Nonesuch"]), "of architecture Nonesuch, which this transformers does not have"),
+        (write("config.json", '{"model_type": "gp'), "its config.json makes no model; is it whole"),
+        (write("config.json", "[1]"), "its config.json makes no model"),
+        (write("config.json", "{}"), "its config.json makes no model"),  # as of timm, without an architecture
+        (edit(model_type="nonesuch"), "its config.json makes no model; is it whole, and of one that this transformers"),
+        (edit(architectures=["set_seed"]), "its config.json makes no model"),
+        (edit(n_head=5), "its config.json makes no model"),
+        (edit(n_embd="wide"), "its config.json makes no model"),
+        (write("generation_config.json", "[]"), "damaged or not whole"),
+        (write("tokenizer.json", "{}"), "has no tokenizer that can be read"),
+        (lose_tokenizer, "has no tokenizer: expected tokenizer.json"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -100,6 +120,40 @@ def test_numbers_that_are_refused(tmp_path, capsys, option):
     with pytest.raises(SystemExit):
         main([str(tmp_path), str(tmp_path / "child"), *option])
     assert f"argument {option[0]}: invalid" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("damage", "missing"),
+    [
+        (write("tokenizer.json", "[]"), "tokenizer"),
+        (write("tokenizer_config.json", '{"a":'), "tokenizer"),
+        (write("generation_config.json", '{"a":'), "generation config"),
+        (lose_tokenizer, "tokenizer"),
+    ],
+)
+def test_what_a_child_goes_without_is_said(checkpoint, tmp_path, capsys, damage, missing):
+    parent = checkpoint(gpt2())
+    damage(parent)
+    assert main([str(parent), str(tmp_path / "child"), "--width", "0.5", "--select", "uniform"]) == 0
+    assert f"the child goes without a {missing}: " in capsys.readouterr().err
+    assert (tmp_path / "child" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("architecture", ["BertModel", "RobertaModel"])
+def test_an_empty_tokenizer_is_none(architecture, text, tmp_path, capsys):
+    """Of such models transformers makes one without any file, which reads all words as unknown."""
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    kind = getattr(transformers, architecture)
+    kind(kind.config_class(**sizes, vocab_size=37)).save_pretrained(tmp_path / "parent")
+    options = ["--width", "0.5", "--calibration", str(text)]
+    assert main([str(tmp_path / "parent"), str(tmp_path / "child"), *options]) == 1
+    assert "has no tokenizer: expected tokenizer.json" in capsys.readouterr().err
+
+
+def test_a_tokenizer_of_another_model_is_refused(checkpoint, text, tmp_path, capsys):
+    parent = checkpoint(gpt2(vocab_size=20))
+    assert main([str(parent), str(tmp_path / "child"), "--width", "0.5", "--calibration", str(text)]) == 1
+    assert "and its model has 20: are they of one checkpoint?" in capsys.readouterr().err
 
 
 def test_places_that_are_refused(tmp_path, capsys):

@@ -1,12 +1,12 @@
 """Batches of a parent's kind of data, from whatever holds some: text files, a folder of images, a set of `datasets`."""
 
+import glob
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..errors import SubcloningError
 from .parents import Checkpoint
@@ -15,7 +15,7 @@ CONTEXT = 256  # tokens of a sample of text, if the parent takes as many
 BATCH = 8
 
 
-def batches(checkpoint: Checkpoint, parent: nn.Module, data: str, samples: int) -> list[dict | torch.Tensor]:
+def batches(checkpoint: Checkpoint, parent: Any, data: str, samples: int) -> list[dict | torch.Tensor]:
     """`samples` samples of `data` for `parent`, in batches of 8. Raises SubcloningError where there are too few."""
     rows: Iterator[torch.Tensor]
     text = getattr(parent, "main_input_name", "pixel_values") == "input_ids"  # timm's models have no such name
@@ -24,18 +24,20 @@ def batches(checkpoint: Checkpoint, parent: nn.Module, data: str, samples: int) 
     if len(taken) < samples:
         what = f"samples of {CONTEXT} tokens" if text else "images"
         raise SubcloningError(f"{data} has {len(taken)} {what}: give more data, or --samples {max(1, len(taken))}")
-    stacked = torch.stack(taken).split(BATCH)
-    return [{"input_ids": batch} for batch in stacked] if text else [*stacked]
+    stacked = torch.stack(taken)
+    if text and stacked.max() >= parent.config.vocab_size:
+        raise SubcloningError(
+            f"the tokenizer of {checkpoint.place} gives token {stacked.max()}, and its model has "
+            f"{parent.config.vocab_size}: are they of one checkpoint?"
+        )
+    return [{"input_ids": batch} for batch in stacked.split(BATCH)] if text else [*stacked.split(BATCH)]
 
 
 def _tokens(checkpoint: Checkpoint, parent: Any, data: str) -> Iterator[torch.Tensor]:
     """Text, one document after the other, cut into samples of equal length."""
-    from transformers import AutoTokenizer
+    from ..data.text.tokenizer import pretrained
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.place, revision=checkpoint.revision)
-    except (OSError, ValueError, KeyError) as error:
-        raise SubcloningError(f"{checkpoint.place} has no tokenizer for {data}: {error}") from error
+    tokenizer = pretrained(checkpoint.place, checkpoint.revision)
     length = min(CONTEXT, parent.config.max_position_embeddings)
     ids: list[int] = []
     for text in _texts(data):
@@ -51,7 +53,7 @@ def _texts(data: str) -> Iterator[str]:
 
     source: Any
     if any(Path(data).rglob("*.txt*")):
-        source = TextFiles(train=f"{data}/**/*.txt*", validation_share=0.0)
+        source = TextFiles(train=f"{glob.escape(data)}/**/*.txt*", validation_share=0.0)
     elif {".txt", ".jsonl"} & {*Path(data).suffixes}:
         source = TextFiles(train=data, validation_share=0.0)
     else:

@@ -1,7 +1,9 @@
 """Checkpoints as their own library knows them: found, loaded whole, resized, and saved for that library alone."""
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,10 +78,10 @@ def find(place: str, revision: str | None = None) -> Checkpoint:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        config = json.loads(Path(hf_hub_download(place, "config.json", revision=revision)).read_text())
+        file = hf_hub_download(place, "config.json", revision=revision)
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise SubcloningError(f"{place} cannot be read from the Hub: {error}") from error
-    return _of_library(config, f"hf-hub:{place}" if "model_type" not in config else place, revision)
+    return _of_library(Path(file), place, "hf-hub", revision)
 
 
 def _local(path: Path) -> Checkpoint:
@@ -91,14 +93,28 @@ def _local(path: Path) -> Checkpoint:
         pickled = sorted(file.name for file in path.iterdir() if file.suffix in PICKLED)
         what = f", only {pickled[0]}, which may be pickled: convert it" if pickled else ": is the download whole?"
         raise SubcloningError(f"{path} has no *.safetensors{what}")
-    config = json.loads((path / "config.json").read_text())
-    return _of_library(config, str(path) if "model_type" in config else f"local-dir:{path}", None)
+    return _of_library(path / "config.json", str(path), "local-dir", None)
 
 
-def _of_library(config: dict, place: str, revision: str | None) -> Checkpoint:
+def _of_library(file: Path, place: str, scheme: str, revision: str | None) -> Checkpoint:
+    """Of the library whose config `file` is. scheme: under which timm knows `place`."""
+    with _config_of(place):
+        config = dict(json.loads(file.read_text()))
     if "quantization_config" in config:
         raise SubcloningError(f"{place} is quantised: load it with its library, dequantise it, and save that")
-    return Transformers(place, revision) if "model_type" in config else Timm(place, revision)
+    return Transformers(place, revision) if "model_type" in config else Timm(f"{scheme}:{place}", revision)
+
+
+@contextmanager
+def _config_of(place: str) -> Iterator[None]:
+    """Libraries raise all kinds of errors for a config that is damaged, or of a model that they do not have."""
+    try:
+        yield
+    except Exception as error:
+        raise SubcloningError(
+            f"{place}: its config.json makes no model; is it whole, and of one that this transformers or timm has? "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 class Transformers:
@@ -109,9 +125,10 @@ class Transformers:
 
         self.place, self.revision = place, revision
         self.pooled = True  # false once the weights turn out to have no pooler
-        self.config: Any = transformers.AutoConfig.from_pretrained(place, revision=revision)
-        name = (self.config.architectures or ["(none)"])[0]
-        self.architecture: Any = getattr(transformers, name, None)
+        with _config_of(place):
+            self.config: Any = transformers.AutoConfig.from_pretrained(place, revision=revision)
+            name = (self.config.architectures or ["(none)"])[0]
+            self.architecture: Any = getattr(transformers, name, None)
         if self.architecture is None:
             raise SubcloningError(f"{place} is of architecture {name}, which this transformers does not have")
 
@@ -123,22 +140,20 @@ class Transformers:
         return getattr(ModelCard.load(readme).data, "license", None) if readme.exists() else None
 
     def empty(self) -> nn.Module:
-        with torch.device("meta"):
+        with _config_of(self.place), torch.device("meta"):
             return self.architecture(self.config)
 
     def trained(self, device_map: str | None = None) -> nn.Module:
-        from safetensors import SafetensorError
-
         dtype: Any = {"dtype": "auto", "device_map": device_map} if device_map else {"dtype": torch.float32}
         options = dtype | {"use_safetensors": True, "ignore_mismatched_sizes": True}  # which are told by name below
         try:
             model, loaded = self.architecture.from_pretrained(
                 self.place, revision=self.revision, output_loading_info=True, **options
             )
-        except (SafetensorError, OSError, RuntimeError) as error:
-            raise SubcloningError(f"{self.place} is damaged or not whole: {error}") from error
         except ImportError as error:  # accelerate
             raise SubcloningError(f"--device-map {device_map}: {error}") from error
+        except Exception as error:
+            raise SubcloningError(f"{self.place} is damaged or not whole: {error}") from error
         if loaded["missing_keys"] and all(name.startswith("pooler.") for name in loaded["missing_keys"]):
             model.pooler, self.pooled = None, False  # of an encoder that was trained without
             loaded["missing_keys"] = []
@@ -157,8 +172,6 @@ class Transformers:
         return child
 
     def save(self, child: Any, folder: Path) -> None:
-        from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
-
         dtype = getattr(self.config, "dtype", None)
         dtype = dtype if isinstance(dtype, torch.dtype) else torch.float32
         if child.device.type == "meta":
@@ -166,22 +179,39 @@ class Transformers:
             child.config.save_pretrained(folder)
         else:
             child.to(dtype).save_pretrained(folder)
-        for kind in (AutoTokenizer, AutoImageProcessor, GenerationConfig):
+        text = child.main_input_name == "input_ids"
+        beside = {"tokenizer": self._tokenizer} if text else {"image processor": self._processor}
+        beside |= {"generation config": self._generation} if child.can_generate() else {}
+        for what, load in beside.items():
             try:
-                kind.from_pretrained(self.place, revision=self.revision or "main").save_pretrained(folder)
-            except (OSError, ValueError, KeyError):  # the parent has none
-                continue
+                load().save_pretrained(folder)
+            except Exception as error:  # not there, or damaged, which raises all kinds
+                said = f"{type(error).__name__}: {error}".splitlines()[0]
+                print(f"subclone: the child goes without a {what}: {said}", file=sys.stderr)
+
+    def _tokenizer(self) -> Any:
+        from ..data.text.tokenizer import pretrained
+
+        return pretrained(self.place, self.revision)
+
+    def _processor(self) -> Any:
+        from transformers import AutoImageProcessor
+
+        return AutoImageProcessor.from_pretrained(self.place, revision=self.revision or "main")
+
+    def _generation(self) -> Any:
+        from transformers import GenerationConfig
+
+        return GenerationConfig.from_pretrained(self.place, revision=self.revision or "main")
 
     def loading(self, folder: Path) -> str:
         return f'transformers.{self.architecture.__name__}.from_pretrained("{folder}")'
 
     def images(self, parent: Any) -> tuple[Callable, int]:
-        from transformers import AutoImageProcessor
-
         try:
-            processor = AutoImageProcessor.from_pretrained(self.place, revision=self.revision or "main")
-        except (OSError, ValueError, KeyError) as error:
-            raise SubcloningError(f"{self.place} has no image processor: {error}") from error
+            processor = self._processor()
+        except Exception as error:
+            raise SubcloningError(f"{self.place} has no image processor that can be read: {error}") from error
         return lambda image: processor(image, return_tensors="pt")["pixel_values"][0], parent.config.num_channels
 
     def folder(self) -> Path:
@@ -204,17 +234,15 @@ class Timm:
         return self.empty().pretrained_cfg.get("license")
 
     def empty(self) -> Any:
-        with torch.device("meta"):
+        with _config_of(self.place), torch.device("meta"):
             return self._create()
 
     def trained(self, device_map: str | None = None) -> nn.Module:
-        from safetensors import SafetensorError
-
         if device_map:
             raise SubcloningError(f"--device-map is for checkpoints of transformers, and {self.place} is one of timm")
         try:
             return self._create(pretrained=True).eval()
-        except (SafetensorError, OSError, RuntimeError) as error:
+        except Exception as error:
             raise SubcloningError(f"{self.place} is damaged, not whole, or cannot be downloaded: {error}") from error
 
     def child(self, shape: dict) -> nn.Module:
