@@ -11,9 +11,10 @@ from test_analysis import losses
 from subcloning import SubcloningError
 from subcloning.analysis.drawn import over_parents, parents_figure, parents_table
 from subcloning.analysis.evidence import Evidence, read_evidence
-from subcloning.analysis.intervals import between, difference, speed_up
+from subcloning.analysis.intervals import Interval, between, difference, speed_up
 from subcloning.analysis.speedup import best_settings
 from subcloning.analysis.study import STUDIES, Study
+from subcloning.analysis.style import error_bars, figure
 from subcloning.analysis.verdicts import NOT, PARTLY, REPRODUCED, better_end, better_than, without
 from subcloning.resolvers import winner
 
@@ -117,6 +118,15 @@ def test_the_figure_has_a_dot_for_each_parent():
     assert [label.get_text() for label in left.get_yticklabels()][-1] == "random"
     dots = [line.get_xdata() for line in right.lines if line.get_marker() == "o"]
     assert sorted(dots[0]) == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_a_bound_is_a_triangle_that_points_to_where_the_ratio_may_be():
+    left, _ = figure(columns=2, panels=2)[1]
+    error_bars(left, [Interval(2.0, 1.5, 3.0), Interval(4.0, 3.0, np.inf, ">"), Interval(np.nan, 0, 1)], [0, 1, 2], "k")
+    bounds = {
+        line.get_marker(): (*line.get_xdata(), *line.get_ydata()) for line in left.lines if len(line.get_xdata()) == 1
+    }
+    assert bounds == {".": (2.0, 0.0), ">": (4.0, 1.0)}
 
 
 def test_verdicts_are_over_parents_where_there_are_several():

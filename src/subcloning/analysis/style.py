@@ -39,15 +39,18 @@ def figure(columns: int = 1, panels: int = 1):
 def error_bars(ax: Axes, intervals: Iterable[Interval], heights: Iterable[int], colour: str, factor: float = 1) -> None:
     """Each interval, times `factor`, at its height, and a line where there is no difference.
 
-    Those that are bounds or diverged have no two ends, and are left out.
+    A bound is a triangle that points to where the ratio may be. Those of diverged runs are left out.
     """
-    shown = [(at, i) for at, i in zip(heights, intervals, strict=True)]
-    shown = [(at, i) for at, i in shown if not i.bound and np.isfinite([i.value, i.low, i.high]).all()]
+    known = [(at, i) for at, i in zip(heights, intervals, strict=True) if np.isfinite(i.value)]
+    shown = [(at, i) for at, i in known if not i.bound and np.isfinite([i.low, i.high]).all()]
     at = [at for at, _ in shown]
     value, low, high = (factor * np.array([getattr(i, end) for _, i in shown]) for end in ("value", "low", "high"))
     low, high = np.minimum(low, high), np.maximum(low, high)  # a negative factor turns them round
     ax.errorbar(value, at, xerr=[value - low, high - value], fmt=".", color=colour, linewidth=1, markersize=5)
-    ax.axvline(next((i.neutral for _, i in shown), 0.0), color="0.6", linewidth=0.6, linestyle=":")
+    for height, i in known:
+        if i.bound:
+            ax.plot(factor * i.value, height, marker=i.bound, color=colour, markersize=4)
+    ax.axvline(next((i.neutral for _, i in known), 0.0), color="0.6", linewidth=0.6, linestyle=":")
 
 
 def plain_log(*axes: XAxis | YAxis) -> None:
