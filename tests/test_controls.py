@@ -117,7 +117,7 @@ def test_each_control_is_compared_with_subclone_seed_by_seed():
     assert table.loc["shuffled", "time"] == "never"
     text = controls_table(losses(arms), TOKENS).set_index("instead")
     assert text[""].tolist() == ["worse", "worse", "better"]
-    assert text.loc["values, not wiring", "to 1000"] == "never"
+    assert text.loc["values, not wiring", "to perplexity 1000"] == "never"
     assert text.loc["values, not wiring", "times as fast"].startswith("< 0.")
     assert text.loc["evenly spaced", "nats better"] == "-0.100 [-0.100, -0.100]"
     assert text.loc["principal", "at the end"] == f"{np.exp(3.2):.1f}"

@@ -131,7 +131,7 @@ def budgets_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None = 
                 "tuning": "-" if tried is None else effort(tried, row["init"], row["lr"], row["weight_decay"]),
                 "seeds": row["seeds"],
                 "at the end, against random": row["ends"],
-                f"times as fast to {study.quality_text(study.target, digits=0)}": ratio_text(row["early"]),
+                f"times as fast to {study.target_text}": ratio_text(row["early"]),
                 "to random's end, same schedule": ratio_text(row["same"]),
                 "its own schedule": ratio_text(row["own"]),
             }

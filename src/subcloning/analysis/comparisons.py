@@ -63,7 +63,7 @@ def controls_table(runs: pd.DataFrame, study: Study, grid: pd.DataFrame | None =
             "LR": f"{row['lr']:g}",
             "tuning": row["tuning"],
             "seeds": row["seeds"],
-            f"to {study.quality_text(study.target, digits=0)}": row["time"],
+            f"to {study.target_text}": row["time"],
             "times as fast": ratio_text(row["sooner"]),
             "to subclone's end": row["caught_up"],
             "at the end": row["final"],

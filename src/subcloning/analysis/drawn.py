@@ -59,7 +59,7 @@ def parents_table(runs: pd.DataFrame, study: Study, reference: str, grid: pd.Dat
             "LR": f"{row['lr']:g}",
             "tuning": "" if grid is None else effort(grid, row["init"], row["lr"], row["weight_decay"]),
             "parents x seeds": row["drawn"],
-            f"to {study.quality_text(study.target, digits=0)}": row["time"],
+            f"to {study.target_text}": row["time"],
             f"times as fast as {reference}": ratio_text(row["sooner"]),
             "between parents": _share(row["sooner_between"]),
             "at the end": row["final"],
