@@ -35,9 +35,9 @@ def batches(checkpoint: Checkpoint, parent: Any, data: str, samples: int) -> lis
 
 def _tokens(checkpoint: Checkpoint, parent: Any, data: str) -> Iterator[torch.Tensor]:
     """Text, one document after the other, cut into samples of equal length."""
-    from ..data.text.tokenizer import pretrained
+    from ..data.text.tokenizer import Pretrained
 
-    tokenizer = pretrained(checkpoint.place, checkpoint.revision)
+    tokenizer = Pretrained(checkpoint.place, checkpoint.revision).make()
     length = min(CONTEXT, parent.config.max_position_embeddings)
     ids: list[int] = []
     for text in _texts(data):

@@ -190,9 +190,9 @@ class Transformers:
                 print(f"subclone: the child goes without a {what}: {said}", file=sys.stderr)
 
     def _tokenizer(self) -> Any:
-        from ..data.text.tokenizer import pretrained
+        from ..data.text.tokenizer import Pretrained
 
-        return pretrained(self.place, self.revision)
+        return Pretrained(self.place, self.revision).make()
 
     def _processor(self) -> Any:
         from transformers import AutoImageProcessor

@@ -57,24 +57,19 @@ class Pretrained:
         return below(self.path) if is_place(self.path) else []
 
     def make(self, texts: Iterable[str] = ()) -> PreTrainedTokenizerBase:
-        return pretrained(self.path, self.revision)
-
-
-def pretrained(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, or by name on the Hub. Raises SubcloningError where there is none that can be read."""
-    folder = Path(path).expanduser()
-    files = {file.name for file in folder.glob("*")} if folder.is_dir() else set()
-    bare = {"vocab.json", "merges.txt"} <= files and not files & {"tokenizer.json", "config.json"}
-    try:
-        if bare:
-            tokenizer = GPT2Tokenizer.from_pretrained(folder)
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(folder if files else path, revision=revision)
-    except Exception as error:  # damaged files raise all kinds
-        said = f"{type(error).__name__}: {error}"
-        raise SubcloningError(f"{path} has no tokenizer that can be read: {said}") from error
-    if len(tokenizer) <= len(
-        set(tokenizer.all_special_ids)
-    ):  # of what is left transformers makes one that reads nothing
-        raise SubcloningError(f"{path} has no tokenizer: expected tokenizer.json, or its model's own files, beside it")
-    return tokenizer
+        """Raises SubcloningError where there is none that can be read."""
+        folder = Path(self.path).expanduser()
+        files = {file.name for file in folder.glob("*")} if folder.is_dir() else set()
+        bare = {"vocab.json", "merges.txt"} <= files and not files & {"tokenizer.json", "config.json"}
+        try:
+            if bare:
+                tokenizer = GPT2Tokenizer.from_pretrained(folder)
+            else:
+                tokenizer = AutoTokenizer.from_pretrained(folder if files else self.path, revision=self.revision)
+        except Exception as error:  # damaged files raise all kinds
+            said = f"{type(error).__name__}: {error}"
+            raise SubcloningError(f"{self.path} has no tokenizer that can be read: {said}") from error
+        # Where a model's folder has none, transformers makes one of special tokens alone.
+        if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+            raise SubcloningError(f"{self.path} has no tokenizer: expected tokenizer.json, or its model's own files")
+        return tokenizer
