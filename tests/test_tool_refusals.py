@@ -115,6 +115,13 @@ def test_options_that_are_refused(checkpoint, text, tmp_path, capsys, options, m
     assert not (tmp_path / "child").exists()
 
 
+def test_devices_without_accelerate_are_refused(checkpoint, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(transformers.utils, "is_accelerate_available", lambda: False)
+    options = ["--calibration", str(text), "--device-map", "auto"]
+    assert main(["score", str(checkpoint(gpt2())), str(tmp_path / "scores.safetensors"), *options]) == 1
+    assert "--device-map auto needs accelerate" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", [["--depth", "x"], ["--depth", "0"], ["--width", "-0.5"], ["--samples", "0"]])
 def test_numbers_that_are_refused(tmp_path, capsys, option):
     with pytest.raises(SystemExit):

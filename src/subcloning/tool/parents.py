@@ -144,14 +144,16 @@ class Transformers:
             return self.architecture(self.config)
 
     def trained(self, device_map: str | None = None) -> nn.Module:
+        from transformers.utils import is_accelerate_available
+
+        if device_map and not is_accelerate_available():
+            raise SubcloningError(f"--device-map {device_map} needs accelerate, which is not installed")
         dtype: Any = {"dtype": "auto", "device_map": device_map} if device_map else {"dtype": torch.float32}
         options = dtype | {"use_safetensors": True, "ignore_mismatched_sizes": True}  # which are told by name below
         try:
             model, loaded = self.architecture.from_pretrained(
                 self.place, revision=self.revision, output_loading_info=True, **options
             )
-        except ImportError as error:  # accelerate
-            raise SubcloningError(f"--device-map {device_map}: {error}") from error
         except Exception as error:
             raise SubcloningError(f"{self.place} is damaged or not whole: {error}") from error
         if loaded["missing_keys"] and all(name.startswith("pooler.") for name in loaded["missing_keys"]):
