@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 python=${PYTHON:-.venv/bin/python}
 here=experiments/smollm2 place=${SUBCLONING_RUNS:-runs}/smollm2_demo
 mkdir -p "$place"
+. $here/memory.sh
 
 show() {
     echo "+ $*"

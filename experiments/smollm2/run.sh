@@ -2,6 +2,7 @@
 # SmolLM2-135M as a parent: README.md says how to get it, and which text. About 5 hours on 2 CPU cores with AMX. How to call it:
 # experiments/study.sh.
 . "$(dirname "$0")/../study.sh"
+. experiments/smollm2/memory.sh
 
 tuning() {
     sweep smollm2_grid
@@ -19,6 +20,7 @@ runs() {
 
 distilled() {
     sweep smollm2_distilled_grid
+    sweep smollm2_distilled_grid init=principal_no_scaling optim.lr=1.25e-4,2.5e-4,5e-4,1e-3   # compared at this budget only
     collect smollm2_distilled_grid distilled_grid --keep
     sweep smollm2_distilled
     collect smollm2_distilled distilled --keep
