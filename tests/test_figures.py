@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -117,6 +118,15 @@ def test_verdict_on_the_speed_up():
     never = early_speed_up(case({"random": [8, 8, 9], "subclone": [50, 50, 50]}))
     assert never.verdict == NOT
     assert never.seeds == "3"
+
+
+def test_a_time_before_the_first_validation_is_a_guess():
+    runs = curves({"random": [16, 17, 18], "subclone": [3, 4, 4]})
+    often, seldom = (early_speed_up(Evidence(DIGITS, runs[runs["epoch"] % every == 0])) for every in (1, 4))
+    assert (often.verdict, seldom.verdict) == (REPRODUCED, PARTLY)
+    assert often.ours.endswith("to 90%")
+    least = 0.9 * (16 * 17 * 18) ** (1 / 3) / 4
+    assert float(re.search("; at least (.*), by its first validation$", seldom.ours)[1]) == pytest.approx(least, 0.01)
 
 
 TOKENS = Study("tokens", "val_loss", math.log(1000), tuned_for="final", shown=(0,))

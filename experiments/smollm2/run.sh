@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# SmolLM2-135M as a parent: README.md says how to get it, and which text. About 5 hours on 2 CPU cores with AMX. How to call it:
+# SmolLM2-135M as a parent: README.md says how to get it, and which text. About 7 hours on 2 CPU cores with AMX. How to call it:
 # experiments/study.sh.
 . "$(dirname "$0")/../study.sh"
 . experiments/smollm2/memory.sh
