@@ -127,6 +127,8 @@ def test_a_time_before_the_first_validation_is_a_guess():
     assert often.ours.endswith("to 90%")
     least = 0.9 * (16 * 17 * 18) ** (1 / 3) / 4
     assert float(re.search("; at least (.*), by its first validation$", seldom.ours)[1]) == pytest.approx(least, 0.01)
+    lost = curves({"random": [16, 17, 18], "subclone": [3, 4, 50]})  # of which nothing is sure from below
+    assert "at least" not in early_speed_up(Evidence(DIGITS, lost[lost["epoch"] % 4 == 0])).ours
 
 
 TOKENS = Study("tokens", "val_loss", math.log(1000), tuned_for="final", shown=(0,))

@@ -35,6 +35,8 @@ def early_speed_up(e: Evidence) -> Finding:
     arm, baseline = parts[REFERENCE], parts[BASELINE]
     ratio = faster(arm, baseline, study, study.target)
     found = f"{ratio_text(ratio, ' times as fast')} to {study.target_text}"
+    if ratio.verdict != "better":
+        return Finding(found, NOT, _seeds(parts, REFERENCE, BASELINE), 1)
     # Between the start and the first validation, where a curve is steepest, its time is a guess.
     before, times = (times_to_target(runs, study, study.target) for runs in (baseline, arm))
     first = arm.loc[arm[study.time] > 0, study.time].min()
@@ -42,7 +44,7 @@ def early_speed_up(e: Evidence) -> Finding:
     if (guessed := (times > 0) & (times < first)).any():
         known = speed_up(before, times.mask(guessed, first), limits(arm, study)).value
         found += f"; at least {known:.3g}, by its first validation"
-    verdict = NOT if ratio.verdict != "better" else REPRODUCED if known >= 4 and ratio.low > 2 else PARTLY
+    verdict = REPRODUCED if known >= 4 and ratio.low > 2 else PARTLY
     return Finding(found, verdict, _seeds(parts, REFERENCE, BASELINE), 1)
 
 
