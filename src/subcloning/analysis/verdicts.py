@@ -11,7 +11,7 @@ from .cases import compare_cases
 from .evidence import Evidence
 from .intervals import Interval, difference, speed_up
 from .parents import correlations
-from .speedup import arms, best_settings, faster, final, limits, times_to_target
+from .speedup import arms, best_settings, final, limits, times_to_target
 from .study import Study
 from .text import drawn_text, mean_text, ratio_text
 
@@ -31,20 +31,10 @@ class Finding:
 
 def early_speed_up(e: Evidence) -> Finding:
     """Of subclone over random."""
-    study, parts = e.study, arms(_most(e, e.runs, REFERENCE, BASELINE), e.study)
-    arm, baseline = parts[REFERENCE], parts[BASELINE]
-    ratio = faster(arm, baseline, study, study.target)
-    found = f"{ratio_text(ratio, ' times as fast')} to {study.target_text}"
-    if ratio.verdict != "better":
-        return Finding(found, NOT, _seeds(parts, REFERENCE, BASELINE), 1)
-    # Between the start and the first validation, where a curve is steepest, its time is a guess.
-    before, times = (times_to_target(runs, study, study.target) for runs in (baseline, arm))
-    first = arm.loc[arm[study.time] > 0, study.time].min()
-    known = ratio.value
-    if (guessed := (times > 0) & (times < first)).any():
-        known = speed_up(before, times.mask(guessed, first), limits(arm, study)).value
-        found += f"; at least {known:.3g}, by its first validation"
-    verdict = REPRODUCED if known >= 4 and ratio.low > 2 else PARTLY
+    parts = arms(_most(e, e.runs, REFERENCE, BASELINE), e.study)
+    known, found = _sooner(e.study, parts, REFERENCE, BASELINE)
+    fast = known.value >= 4 and known.low > 2
+    verdict = REPRODUCED if fast else PARTLY if known.verdict == "better" else NOT
     return Finding(found, verdict, _seeds(parts, REFERENCE, BASELINE), 1)
 
 
@@ -136,14 +126,33 @@ def correlated_layers(e: Evidence) -> Finding | None:
 def _against(e: Evidence, runs: pd.DataFrame, other: str, arm: str = REFERENCE) -> Finding:
     """How much better `arm` is than `other`: sooner at the early target, and better at the end."""
     parts = arms(_most(e, runs, arm, other), e.study)
-    ratio = faster(parts[arm], parts[other], e.study, e.study.target)
+    known, reached = _sooner(e.study, parts, arm, other)
     gain, ends = _gain(e.study, parts, arm, other)
-    both = {ratio.verdict, gain.verdict}
+    both = {known.verdict, gain.verdict}
     verdict = REPRODUCED if both == {"better"} else PARTLY if "better" in both and "worse" not in both else NOT
-    untrained = (times_to_target(parts[arm], e.study, e.study.target) == 0).all()
-    target = e.study.target_text
-    reached = f"at {target} before any training" if untrained else f"{ratio_text(ratio, ' times as fast')} to {target}"
     return Finding(f"{reached}; at the end {ends}", verdict, _seeds(parts, arm, other), 2)
+
+
+def _sooner(study: Study, parts: dict[str, pd.DataFrame], arm: str, other: str) -> tuple[Interval, str]:
+    """How many times sooner `arm` is at the early target, as far as it was seen; and that with what is interpolated.
+
+    Between the start and the first validation, where a curve is steepest, a time is a guess: a run that is there by its
+    first validation counts as there at it, but for one that is there before any training.
+    """
+    guessed = [times_to_target(parts[init], study, study.target) for init in (arm, other)]
+    first = max(runs.loc[runs[study.time] > 0, study.time].min() for runs in (parts[arm], parts[other]))
+    seen = [times.where((times == 0) | (times >= first), first) for times in guessed]
+    early = [now > then for now, then in zip(seen, guessed, strict=True)]
+    ratio, known = (speed_up(times[1], times[0], limits(parts[arm], study)) for times in (guessed, seen))
+    at = study.target_text
+    if (guessed[0] == 0).all():
+        return known, f"at {at} before any training"
+    if all(runs.all() for runs in early):
+        return known, f"both at {at} by their first validation"
+    text = f"{ratio_text(ratio, ' times as fast')} to {at}"
+    if any(runs.any() for runs in early):
+        text += f"; {ratio_text(known)} if not before a first validation"
+    return known, text
 
 
 def _gain(study: Study, parts: dict[str, pd.DataFrame], arm: str, other: str) -> tuple[Interval, str]:
