@@ -82,6 +82,27 @@ def test_cases_without_a_teacher_may_come_from_the_budgets(tmp_path):
     ]
 
 
+def test_a_case_may_be_in_another_record_of_its_study(tmp_path):
+    smollm2 = replace(TOKENS, name="smollm2")
+    untaught, taught = ENDS["quarter"], {"principal": [2.0, 4.0]}
+    write_record(tmp_path / "runs.csv", losses(untaught))
+    write_record(tmp_path / "distilled.csv", runs_of({"distilled": taught}))
+    write_record(tmp_path / "grid.csv", pd.concat([losses(untaught).assign(lr=lr) for lr in (1e-3, 2e-3)]))
+    grid = [runs_of({"distilled": taught, "other": taught}, lr) for lr in (1e-3, 2e-3, 4e-3)]
+    write_record(tmp_path / "distilled_grid.csv", pd.concat(grid))
+    shorter = runs_of({"fifth": untaught, "fifth_taught": taught})
+    write_record(tmp_path / "equal_time.csv", shorter.assign(tokens=shorter["tokens"] // 5))
+    write_record(tmp_path / "equal_time_grid.csv", runs_of({"fifth_fading": taught}))
+    found = read_evidence(tmp_path, smollm2)
+    table = recipes_table(found.equal_time, smollm2, found.equal_time_grid)
+    assert table["time of so many tokens"].tolist() == ["20k"] * 4 + ["100k"] * 4
+    assert table["teacher's share"].tolist() == ["-", "-", "-", "0.9"] * 2
+    assert table["tuning"].tolist() == ["2 x 2, lowest LR"] * 3 + ["3 x 2, lowest LR"] + ["2 x 2, lowest LR"] * 3 + [
+        "3 x 2, lowest LR"
+    ]
+    assert found.budgets.groupby("case")["tokens"].max().to_dict() == {"fifth": 20_000, "whole": 100_000}
+
+
 def test_the_figure_and_the_table_go_to_their_folder(tmp_path):
     folder = tmp_path / "equal_time"
     folder.mkdir()
@@ -93,18 +114,20 @@ def test_the_figure_and_the_table_go_to_their_folder(tmp_path):
     assert {line.get_label() for line in ax.lines} == {"subclone", "principal", "principal, teacher 0.9"}
 
 
-@pytest.mark.parametrize("study", ["digits", "gpt2_stdlib"])
-def test_time_with_a_teacher_is_that_without(study):
+@pytest.mark.parametrize(
+    ("study", "key", "longer", "budgets", "over"),
+    [("digits", "epochs", 1.9, 3, 16), ("gpt2_stdlib", "tokens", 2.07, 3, 16), ("smollm2", "tokens", 2, 2, 5)],
+)
+def test_time_with_a_teacher_is_that_without(study, key, longer, budgets, over):
     """So many fewer steps as each takes longer, by the figure that the config states."""
     file = ROOT / "configs" / "experiment" / f"equal_time_{study}.yaml"
-    cases, key = yaml.safe_load(file.read_text())["cases"], {"digits": "epochs", "gpt2_stdlib": "tokens"}[study]
-    longer = {"digits": 1.9, "gpt2_stdlib": 2.07}[study]
+    cases = yaml.safe_load(file.read_text())["cases"]
     of = places(STUDIES[study])
     lengths = {of[name][0]: case[key] for name, case in cases.items() if not case["distill"]}
     assert list(lengths) == [name for name, (_, teacher) in of.items() if not teacher]
     assert {teacher for _, teacher in of.values()} == {"", "0.9", "0.9 to 0"}
-    assert len(lengths) == 3
-    assert max(lengths.values()) / min(lengths.values()) >= 16
+    assert len(lengths) == budgets
+    assert max(lengths.values()) / min(lengths.values()) >= over
     for name, case in cases.items():
         assert bool(case["distill"]) == bool(of[name][1])
         if case["distill"]:

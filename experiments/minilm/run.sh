@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# all-MiniLM-L6-v2 as a parent: README.md says how to get it, and which text. About 60 minutes on 2 CPU cores with AMX. How to
-# call it: experiments/study.sh.
+# all-MiniLM-L6-v2 as a parent: README.md says how to get it, and which text. About 60 minutes on 2 CPU cores with AMX, and
+# 100 for equal_time, estimated. How to call it: experiments/study.sh.
 . "$(dirname "$0")/../study.sh"
 
 tuning() {
@@ -16,6 +16,14 @@ runs() {
     report
 }
 
+# The whole budget with a teacher is made above.
+equal_time() {
+    sweep equal_time_minilm_grid
+    collect equal_time_minilm_grid equal_time_grid --keep
+    sweep equal_time_minilm
+    collect equal_time_minilm equal_time --keep
+}
+
 measured() { measure; }
 
-parts tuning runs measured
+parts tuning runs equal_time measured

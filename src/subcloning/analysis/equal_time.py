@@ -1,5 +1,7 @@
 """What to do with a parent and some time? Recipes, teachers included, at equal time (experiments/equal_time)."""
 
+from typing import Literal
+
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
@@ -16,11 +18,24 @@ from .text import mean_text, share_text
 from .tuning import effort
 
 
+def _cases(study: Study) -> dict[str, dict]:
+    file = ROOT / "configs" / "experiment" / f"equal_time_{study.name}.yaml"
+    return yaml.safe_load(file.read_text())["cases"]
+
+
 def places(study: Study) -> dict[str, tuple[str, str]]:
     """Case -> (the name of its budget, its teacher's share or ""), by configs/experiment/equal_time_STUDY.yaml."""
-    file = ROOT / "configs" / "experiment" / f"equal_time_{study.name}.yaml"
-    cases = yaml.safe_load(file.read_text())["cases"]
-    return {name: (case["budget"], _share(case["distill"])) for name, case in cases.items()}
+    return {name: (case["budget"], _share(case["distill"])) for name, case in _cases(study).items()}
+
+
+def elsewhere(study: Study, what: Literal["runs", "grid"]) -> dict[str, tuple[str, str | None]]:
+    """Case -> (the record of the study that has its runs or tuning, its case there or None), if that is not its own."""
+    own = "equal_time_grid"
+    return {
+        name: (case.get(what, own), case["tuned"])
+        for name, case in _cases(study).items()
+        if what in case or (what == "grid" and "tuned" in case)
+    }
 
 
 def _share(teacher: dict | None) -> str:

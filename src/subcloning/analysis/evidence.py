@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from .arms import BASELINE, REFERENCE
 from .cases import every_case
-from .equal_time import places
+from .equal_time import elsewhere, places
 from .runs import read_runs, read_units
 from .speedup import of_parents
 from .study import STUDIES, Study
@@ -92,11 +93,18 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
         there, own = (runs.groupby("case")[study.time].transform("max") for runs in (budgets, untaught))
         return pd.concat([budgets, untaught[~own.isin(there) & untaught["init"].isin(budgets["init"])]])
 
-    def with_untaught(recipes: pd.DataFrame | None, budgets: pd.DataFrame | None) -> pd.DataFrame | None:
-        """The cases without a teacher, too, where they are among the budgets and were not run again."""
-        if recipes is None or budgets is None:
-            return recipes
-        return pd.concat([recipes, budgets[budgets["case"].isin({*places(study)} - {*recipes["case"]})]])
+    def recipes(what: Literal["runs", "grid"], end: str = "") -> pd.DataFrame | None:
+        """At equal time; cases that were not run again are taken from other records, and from the budgets."""
+        own, budgets = read(f"equal_time{end}"), read(f"budgets{end}")
+        if own is None:
+            return None
+        for case, (record, there) in elsewhere(study, what).items():
+            if (found := read(record)) is not None:
+                found = found if there is None else found[found["case"] == there]
+                own = pd.concat([own[own["case"] != case], found.assign(case=case)])
+        if budgets is None:
+            return own
+        return pd.concat([own, budgets[budgets["case"].isin({*places(study)} - {*own["case"]})]])
 
     runs, grid = read_runs(folder / "runs.csv"), read("grid")
     (controls, cases), (controls_grid, cases_grid) = compared(runs), compared(grid, "_grid")
@@ -116,12 +124,12 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
         weights_grid=read("weights_grid"),
         parents=read("parents", drawn),
         parents_grid=read("parents_grid", drawn),
-        budgets=with_own(lengths(read("budgets"), read("equal_time")), runs),
-        budgets_grid=with_own(lengths(read("budgets_grid"), read("equal_time_grid")), grid),
+        budgets=with_own(lengths(read("budgets"), recipes("runs")), runs),
+        budgets_grid=with_own(lengths(read("budgets_grid"), recipes("grid", "_grid")), grid),
         rates=read("rates"),
         cost=read("cost", pd.read_csv),
-        equal_time=with_untaught(read("equal_time"), read("budgets")),
-        equal_time_grid=with_untaught(read("equal_time_grid"), read("budgets_grid")),
+        equal_time=recipes("runs"),
+        equal_time_grid=recipes("grid", "_grid"),
         blocks=read("blocks", pd.read_csv),
         units=read("units", read_units),
     )
