@@ -32,7 +32,7 @@ equal_time() {
     sweep equal_time_smollm2_grid
     collect equal_time_smollm2_grid equal_time_grid --keep
     sweep equal_time_smollm2
-    sweep equal_time_smollm2 case=fifth_taught init=subclone,principal,principal_no_scaling
+    sweep equal_time_smollm2 case=fifth_taught init=subclone,principal_no_scaling
     sweep equal_time_smollm2 case=fifth_fading init=principal_no_scaling
     collect equal_time_smollm2 equal_time --keep
 }

@@ -75,7 +75,7 @@ def tuning(root: Path, found: list[Evidence]) -> None:
     for e in found:
         if e.grid is not None:
             save(tuning_figure(e.grid, e.study), folder / e.study.name)
-        sources = {"length of training": e.budgets_grid, "the parent's own rate": e.rates}
+        sources = {"length of training": _tuned_lengths(e), "the parent's own rate": e.rates}
         why = {title: grid for title, grid in sources.items() if grid is not None}
         if why:
             save(rates_figure(why, e.study), folder / f"{e.study.name}_why")
@@ -207,6 +207,14 @@ def _with_bigger(own: pd.DataFrame | None, bigger: pd.DataFrame | None) -> pd.Da
     if own is None or bigger is None:
         return None
     return pd.concat([_arms(own, BASELINE, REFERENCE), bigger.assign(init=BIGGER.name)])
+
+
+def _tuned_lengths(e: Evidence) -> pd.DataFrame | None:
+    """The grids of the budgets, if rates were tried at more than one length: a budget may be tuned at another's."""
+    if e.budgets_grid is None:
+        return None
+    lengths = e.budgets_grid.groupby("case")[e.study.time].max().drop_duplicates()
+    return e.budgets_grid[e.budgets_grid["case"].isin(lengths.index)] if len(lengths) > 1 else None
 
 
 def _arms(runs: pd.DataFrame, *inits: str) -> pd.DataFrame:
