@@ -67,3 +67,10 @@ def test_they_stand_beside_figure_11(tmp_path):
     tuning(tmp_path, [Evidence(TOKENS, losses({}), budgets_grid=GRID, rates=SAME)])
     assert (folder / f"{TOKENS.name}_why.png").exists()
     assert (folder / "README.md").read_text().count("`subclone`") == 3 + 2
+
+
+def test_a_length_at_which_no_rates_were_tried_is_left_out(tmp_path):
+    (tmp_path / "fig11_tuning").mkdir()
+    grid = pd.concat([SAME[SAME["case"] == "decayed"].assign(case=case) for case in ("fifth", "whole")])
+    tuning(tmp_path, [Evidence(TOKENS, losses({}), budgets_grid=grid)])
+    assert not [*(tmp_path / "fig11_tuning").iterdir()]
