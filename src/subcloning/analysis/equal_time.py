@@ -118,13 +118,12 @@ def recipes_figure(runs: pd.DataFrame, study: Study) -> Figure:
             if line.empty or arm.colour is None or arm.name == BASELINE:
                 continue
             label = f"{arm.label}, teacher {teacher}" if teacher else arm.label
-            dash = "-" if not teacher else ":" if "to" in teacher else "--"
-            ax.plot(
-                line["budget"], [ends.mean() for ends in line["ends"]], dash, marker=".", color=arm.ink, label=label
-            )
+            form = ".-" if not teacher else "v:" if "to" in teacher else "^--"
+            ends = [own.mean() for own in line["ends"]]
+            ax.plot(line["budget"], ends, form, markersize=4 if teacher else None, color=arm.ink, label=label)
     ax.set(
         xlabel=f"time of so many {study.time_unit}", ylabel=f"validation {study.metric.removeprefix('val_')} at the end"
     )
     plain_log(ax.xaxis)
-    ax.legend()
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
