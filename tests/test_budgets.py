@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -117,6 +118,14 @@ def test_runs_at_equal_time_without_a_teacher_are_budgets_where_none_is_as_long(
     assert set(read_evidence(tmp_path, TOKENS).budgets["case"]) == {"quarter", "whole", "own"}
     write_record(tmp_path / "budgets.csv", runs_of({50: arms}))
     assert set(read_evidence(tmp_path, TOKENS).budgets["case"]) == {"budget_50", "whole", "own"}
+
+
+def test_a_study_whose_children_are_taught_is_no_budget(tmp_path):
+    arms = {"random": [5.0, 5.0], "subclone": [4.0, 4.0]}
+    write_record(tmp_path / "runs.csv", losses(arms))
+    write_record(tmp_path / "equal_time.csv", runs_of({50: arms}).assign(case="fifth"))
+    assert set(read_evidence(tmp_path, replace(TOKENS, name="minilm")).budgets["case"]) == {"fifth"}
+    assert set(read_evidence(tmp_path, replace(TOKENS, name="smollm2")).budgets["case"]) == {"fifth", "whole"}
 
 
 def test_when_a_parent_has_paid_for_itself():

@@ -20,7 +20,7 @@ from .tuning import effort
 
 def _cases(study: Study) -> dict[str, dict]:
     file = ROOT / "configs" / "experiment" / f"equal_time_{study.name}.yaml"
-    return yaml.safe_load(file.read_text())["cases"]
+    return yaml.safe_load(file.read_text())["cases"] if file.exists() else {}
 
 
 def places(study: Study) -> dict[str, tuple[str, str]]:
@@ -36,6 +36,11 @@ def elsewhere(study: Study, what: Literal["runs", "grid"]) -> dict[str, tuple[st
         for name, case in _cases(study).items()
         if what in case or (what == "grid" and "tuned" in case)
     }
+
+
+def has_teacher(study: Study) -> bool:
+    """Whether the study's own runs are those of a recipe with a teacher."""
+    return any(case.get("runs") == "runs" and case["distill"] for case in _cases(study).values())
 
 
 def _share(teacher: dict | None) -> str:

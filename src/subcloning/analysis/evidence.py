@@ -9,7 +9,7 @@ import pandas as pd
 
 from .arms import BASELINE, REFERENCE
 from .cases import every_case
-from .equal_time import elsewhere, places
+from .equal_time import elsewhere, has_teacher, places
 from .runs import read_runs, read_units
 from .speedup import of_parents
 from .study import STUDIES, Study
@@ -74,8 +74,8 @@ def read_evidence(folder: Path, study: Study) -> Evidence:
         return controls, None if same is None or not parts else every_case(pd.concat(parts), same, study)
 
     def with_own(budgets: pd.DataFrame | None, own: pd.DataFrame | None) -> pd.DataFrame | None:
-        """The study's own budget, too, if its runs have all arms and the budget is not there."""
-        if budgets is None or own is None:
+        """The study's own budget, too, if its runs have all arms and no teacher, and the budget is not there."""
+        if budgets is None or own is None or has_teacher(study):
             return budgets
         same = own[own["init"].isin(budgets["init"])]
         there = budgets.groupby("case")[study.time].max()
