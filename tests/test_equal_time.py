@@ -115,17 +115,22 @@ def test_the_figure_and_the_table_go_to_their_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("study", "key", "longer", "budgets", "over"),
-    [("digits", "epochs", 1.9, 3, 16), ("gpt2_stdlib", "tokens", 2.07, 3, 16), ("smollm2", "tokens", 2, 2, 5)],
+    ("study", "key", "longer", "budgets", "over", "shares"),
+    [
+        ("digits", "epochs", 1.9, 3, 16, {"0.9", "0.9 to 0"}),
+        ("gpt2_stdlib", "tokens", 2.07, 3, 16, {"0.9", "0.9 to 0"}),
+        ("smollm2", "tokens", 2, 2, 5, {"0.9", "0.9 to 0"}),
+        ("minilm", "tokens", 1.36, 3, 16, {"1"}),
+    ],
 )
-def test_time_with_a_teacher_is_that_without(study, key, longer, budgets, over):
+def test_time_with_a_teacher_is_that_without(study, key, longer, budgets, over, shares):
     """So many fewer steps as each takes longer, by the figure that the config states."""
     file = ROOT / "configs" / "experiment" / f"equal_time_{study}.yaml"
     cases = yaml.safe_load(file.read_text())["cases"]
     of = places(STUDIES[study])
     lengths = {of[name][0]: case[key] for name, case in cases.items() if not case["distill"]}
     assert list(lengths) == [name for name, (_, teacher) in of.items() if not teacher]
-    assert {teacher for _, teacher in of.values()} == {"", "0.9", "0.9 to 0"}
+    assert {teacher for _, teacher in of.values()} == {"", *shares}
     assert len(lengths) == budgets
     assert max(lengths.values()) / min(lengths.values()) >= over
     for name, case in cases.items():
