@@ -236,6 +236,7 @@ def made(tmp_path_factory):
     return folder
 
 
+@pytest.mark.xdist_group("made")  # by one worker, once
 def test_what_is_committed_is_what_the_code_makes(made):
     files = [file.relative_to(made) for file in made.rglob("*.*")]
     for file in files:
@@ -258,6 +259,7 @@ def test_every_claim_is_measured_at_mini_scale_for_both_kinds():
     assert all(found["gpt2_stdlib"])
 
 
+@pytest.mark.xdist_group("made")
 def test_figures_are_the_same_bytes_again(made, tmp_path):
     shutil.copytree(made / "experiments", tmp_path / "experiments")
     FIGURES["fig11"](tmp_path / "experiments", evidence(tmp_path / "experiments"))
