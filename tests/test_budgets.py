@@ -128,6 +128,15 @@ def test_a_study_whose_children_are_taught_is_no_budget(tmp_path):
     assert set(read_evidence(tmp_path, replace(TOKENS, name="smollm2")).budgets["case"]) == {"fifth", "whole"}
 
 
+def test_a_study_without_recipes_lends_its_runs(tmp_path):
+    arms = {"random": [5.0, 5.0], "subclone": [4.0, 4.0]}
+    write_record(tmp_path / "runs.csv", losses(arms))
+    write_record(tmp_path / "budgets.csv", runs_of({50: arms}))
+    assert not (ROOT / "configs" / "experiment" / "equal_time_vit_cifar10_cpu.yaml").exists()
+    found = read_evidence(tmp_path, replace(TOKENS, name="vit_cifar10_cpu")).budgets
+    assert set(found["case"]) == {"budget_50", "own"}
+
+
 def test_when_a_parent_has_paid_for_itself():
     """A child saves budget - budget / speed-up - its own cost; the parent costs 900k."""
     cost = pd.DataFrame({"what": ["parent", "subclone"], "time": [900_000, 20_000]})
