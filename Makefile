@@ -37,19 +37,20 @@ test: .venv/installed
 # With the lowest versions that pyproject.toml allows, in an environment of their own.
 test-lowest: .venv/installed
 	.venv/bin/uv venv --quiet --clear --python $(PY) .venv-lowest
-	.venv/bin/uv pip install --python .venv-lowest --quiet --resolution lowest-direct -e '.[dev]'
+	.venv/bin/uv pip install --python .venv-lowest --quiet --compile-bytecode --resolution lowest-direct -e '.[dev]'
 	.venv-lowest/bin/python -m pytest --numprocesses=2 --dist=loadgroup
 
 # Sweeps on a real SLURM, which this brings up and takes down again: for root on a Debian machine that you can spare.
 test-slurm: .venv/installed
 	SUBCLONING_TEST_SLURM=1 $(PY) -m pytest -rs tests/slurm
 
-# Works without ensurepip too, which some distributions leave out.
+# Works without ensurepip too, which some distributions leave out. Bytecode is made here, since images of containers often
+# tell Python to keep none, and then each process of a test or a sweep spends ten seconds on compiling PyTorch.
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v.major}.{v.minor}: call make PYTHON=python3.11")'
 	test -x $(PY) || $(PYTHON) -m venv --without-pip .venv
 	$(PYTHON) -m pip --python $(PY) install --quiet --disable-pip-version-check uv==0.13.8
-	.venv/bin/uv pip install --python $(PY) --quiet -r requirements.lock
+	.venv/bin/uv pip install --python $(PY) --quiet --compile-bytecode -r requirements.lock
 	.venv/bin/uv pip install --python $(PY) --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
