@@ -40,7 +40,6 @@ budgets() {
     train vit_cifar10_cpu_long_parent
     collect vit_cifar10_cpu_long_parent long_parent
     sweep budgets_vit_cifar10_cpu_grid
-    sweep budgets_vit_cifar10_cpu_grid case=epochs_5 optim.lr=1e-3
     collect budgets_vit_cifar10_cpu_grid budgets_grid
     sweep budgets_vit_cifar10_cpu
     collect budgets_vit_cifar10_cpu budgets
