@@ -45,7 +45,7 @@ test-slurm: .venv/installed
 	SUBCLONING_TEST_SLURM=1 $(PY) -m pytest -rs tests/slurm
 
 # Works without ensurepip too, which some distributions leave out. Bytecode is made here, since images of containers often
-# tell Python to keep none, and then each process of a test or a sweep spends ten seconds on compiling PyTorch.
+# tell Python to keep none, and then each process of a test or a sweep compiles PyTorch anew, which takes seconds.
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v.major}.{v.minor}: call make PYTHON=python3.11")'
 	test -x $(PY) || $(PYTHON) -m venv --without-pip .venv
