@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback
 from safetensors.torch import load_file
+from timm.models import save_for_hf
 
 from subcloning import Plan, SubcloningError
 from subcloning.data.images.augment import BatchTransform, Recipe
@@ -164,6 +165,13 @@ def test_preprocessing_of_parents(config, parent, tmp_path):
     assert tuple(deit["mean"]) == (0.485, 0.456, 0.406)
     vit = preprocessing_of({"model_name": "vit_base_patch16_224.augreg2_in21k_ft_in1k"}, None)
     assert (tuple(vit["mean"]), vit["interpolation"]) == ((0.5, 0.5, 0.5), "bicubic")
+
+
+def test_preprocessing_before_and_after_a_parent_is_trained(tmp_path):
+    model, weights = {"model_name": "vit_tiny_patch16_224"}, {"checkpoint_path": str(tmp_path / "model.safetensors")}
+    before = preprocessing_of(model, weights)
+    save_for_hf(timm.create_model(**model, depth=1), str(tmp_path), safe_serialization=True, data_config=before)
+    assert preprocessing_of(model, weights) == before  # runs of one study, wherever the parent stood
 
 
 @pytest.mark.parametrize("destination", ["small", "tiny", "depth_6", "half_width"])

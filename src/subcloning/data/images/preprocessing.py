@@ -18,11 +18,13 @@ def preprocessing_of(model: dict, weights: dict | None) -> dict:
     if file and file.exists():
         known = json.loads(file.read_text())["pretrained_cfg"]
     else:
-        found = timm.get_pretrained_cfg(model["model_name"])
-        if not found:
+        pretrained = timm.get_pretrained_cfg(model["model_name"])
+        if not pretrained:
             raise SubcloningError(f"timm has no pretrained weights of the name {model['model_name']!r}: see its tags")
-        known = found.to_dict()
-    return resolve_data_config(pretrained_cfg=known)
+        known = pretrained.to_dict()
+    found = resolve_data_config(pretrained_cfg=known)
+    # timm has tuples, a file lists; runs from before and after the parent was trained are of one study.
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
 
 def agreed(own: dict, parent: dict | None, *, override: bool = False) -> dict:
