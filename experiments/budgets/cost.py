@@ -26,6 +26,7 @@ from subcloning.training.protocols import data_of, parent_of
 PAIRS = {
     "digits": ("budgets_digits", "digits_parent"),
     "gpt2_stdlib": ("equal_time_gpt2_stdlib", "gpt2_stdlib_parent"),
+    "vit_cifar10_cpu": ("budgets_vit_cifar10_cpu", "vit_cifar10_cpu_long_parent"),
     "gpt2_packages": ("budgets_gpt2_packages", "gpt2_packages_parent"),
 }
 INITS = ("subclone", "principal")
@@ -57,11 +58,11 @@ def steps(model: torch.nn.Module, cfg: DictConfig, batch: torch.Tensor, loss: Ca
 
 
 def costs(study: str, *overrides: str) -> pd.DataFrame:
-    """Columns: what, seconds, time. overrides: of the child's run."""
+    """Columns: what, seconds, time. overrides: of both runs, the child's and the parent's."""
     if study not in PAIRS:
         raise SubcloningError(f"{study} has no pair of which budgets are compared: expected one of {', '.join(PAIRS)}")
     experiment, parents = PAIRS[study]
-    cfg, of_parent = config(experiment, "init=subclone", *overrides), config(parents)
+    cfg, of_parent = config(experiment, "init=subclone", *overrides), config(parents, *overrides)
     parent, data = parent_of(cfg), data_of(cfg)
     trained = parent.trained()
     batch = next(iter(data.scoring_batches()))[: data.batch_size]
