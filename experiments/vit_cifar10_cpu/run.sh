@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# ViT on CIFAR-10, on a CPU: README.md. About 13 hours on 2 CPU cores, of which minutes: parent 17, tuning 30, runs 45,
-# controls 21, measured 2, parents 125, budgets 290, longest 240 (estimated). With CIFAR10=FOLDER and data=cifar10_folder from a copy.
+# ViT on CIFAR-10, on a CPU: README.md. About 14 hours on 2 CPU cores, of which minutes: parent 17, tuning 30, runs 45,
+# controls 21, measured 2, parents 125, budgets 305, longest 300 (estimated). With CIFAR10=FOLDER and data=cifar10_folder from a copy.
 # How to call it: experiments/study.sh.
 . "$(dirname "$0")/../study.sh"
 
