@@ -4,12 +4,13 @@ import pytest
 import timm
 import torch
 import transformers
-from tiny import outputs, randomise, vit
+from tiny import gpt2, outputs, randomise, vit
 from transformers import AutoConfig
 
 from subcloning import SubcloningError, child_of, make_plan, save, score, score_weights, subclone, verify
 from subcloning.method.anatomy import Anatomy
 from subcloning.method.axes import FAMILIES, family_of
+from subcloning.method.matching import setting_of
 
 SIZES = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
 MLP = {"intermediate_size": 40}
@@ -168,6 +169,23 @@ def test_every_class_of_transformers_that_is_known_is_there():
         if module.startswith(("transformers.", "timm.")):
             library = transformers if module.startswith("transformers.") else timm.models
             assert getattr(library, cls).__module__ == module
+
+
+@pytest.mark.parametrize("family", sorted({family.name for family in FAMILIES.values()}))
+def test_settings_are_there(family):
+    """One that its library renames would never differ."""
+    models = [model for model in (build() for build in [*BUILD.values(), vit, gpt2]) if family_of(model).name == family]
+    for place, _, name in {setting.rpartition(".") for model in models for setting in family_of(model).settings}:
+        assert any(hasattr(setting_of(model, place) if place else model, name) for model in models), name
+
+
+def test_the_rotary_base_must_be_the_parents():
+    """Which whoever builds the child's config anew forgets."""
+    parent = hf("LlamaForCausalLM", "llama", **LLAMA, rope_parameters={"rope_type": "default", "rope_theta": 5e5})
+    child = hf("LlamaForCausalLM", "llama", **LLAMA)
+    with pytest.raises(SubcloningError, match=r"config.rope_parameters: .*500000.0.* and the child .*10000.0"):
+        subclone(parent, child, select="first")
+    assert child_of(parent, width=0.5).config.rope_parameters["rope_theta"] == 5e5
 
 
 def test_gated_children_have_the_hidden_size_that_was_asked_for():

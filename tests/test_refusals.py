@@ -27,6 +27,9 @@ REFUSED = {
     "context": (gpt2, {"n_positions": 8}, r"wpe.weight, axis token: the parent has 16 and the child 8"),
     "parent's bias": (vit, {"qkv_bias": False}, r"no tensor for the parent's blocks.{block}.attn.qkv.bias"),
     "child's layer scale": (vit, {"init_values": 0.1}, r"no tensor for the child's blocks.0.ls1.gamma"),
+    "pooling": (vit, {"global_pool": "avg", "fc_norm": False}, r"global_pool: the parent has token and the child avg"),
+    "activation": (vit, {"act_layer": "relu"}, r"mlp.act: .* GELU.* and the child ReLU"),
+    "epsilon": (gpt2, {"layer_norm_epsilon": 1e-3}, r"config.layer_norm_epsilon: the parent has 1e-05 and .* 0.001"),
     "no head": (vit, {"num_classes": 0}, r"no tensor for the parent's head"),
 }
 
@@ -74,6 +77,15 @@ def test_allowed_mismatches_keep_the_childs_own_values():
     subclone(parent, child, select="first", ignore_mismatched=["vocab"])
     assert torch.equal(child.transformer.wte.weight, before)
     assert child.lm_head.weight is child.transformer.wte.weight
+
+
+def test_settings_may_differ_where_that_is_meant():
+    parent, child = vit(), vit(heads=2, act_layer="relu")
+    plan = make_plan(parent, child, select="first", ignore_mismatched="blocks.0.mlp.act")
+    assert plan.fresh == []
+    apply_plan(plan, parent, child)
+    with pytest.raises(SubcloningError, match=r"mlp\.act"):  # of a plan, too, that was made for others
+        apply_plan(make_plan(parent, vit(heads=2), select="first"), parent, child)
 
 
 def test_a_parent_without_a_head_leaves_the_childs_as_it_is():

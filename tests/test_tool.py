@@ -210,8 +210,9 @@ def test_the_same_in_python(tmp_path):
         child_of(parent, width=0.3)
 
 
-def test_the_same_in_python_for_images(tmp_path):
-    parent = vit(patch_size=4)
+@pytest.mark.parametrize("pool", ["token", "avg"])
+def test_the_same_in_python_for_images(tmp_path, pool):
+    parent = vit(global_pool=pool)
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     child = child_of(parent, heads=2, depth=2)
     subclone(parent, child, [images])

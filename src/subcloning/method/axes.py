@@ -108,6 +108,8 @@ class Family:
         `gains`, what a rotation of the stream needs (see `principal`); without them only selection is offered.
     gains: per-neuron gain on a layer that writes to the stream (LayerScale) -> that layer, or those of which a model
         has one.
+    settings: what decides how the tensors are used and no tensor shows, such as the activation function: attributes of
+        a model, by dotted names, in which parent and child must not differ.
     unsupported, unrotatable: model -> why this variant, whose tensors may have the same names, computes something else
         than the tables say, or looks at single neurons of the stream where no gain is; "" where it does not.
     resized: parent (the meta device will do), and a shape as in `heads_and_blocks` -> what the library needs to be told
@@ -126,6 +128,7 @@ class Family:
     tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     norms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     gains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
     unsupported: Callable[[nn.Module], str] = lambda model: ""
     unrotatable: Callable[[nn.Module], str] = lambda model: ""
     resized: Callable[..., dict] = _not_said

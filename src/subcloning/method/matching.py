@@ -1,6 +1,7 @@
 """Whether a child can be made from a parent; where not, the error names the parameter, the axis and both sizes."""
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -46,15 +47,16 @@ def check_rules(p: Anatomy, c: Anatomy, scores: Scores | None, rules: set[str], 
             "score this parent"
         )
     whole = {axis for x in (p, c) for layout in x.layouts.values() for axis in layout.axes}
-    whole -= {*p.family.probes, *p.inner, "1"}
-    if wrong := ignored - whole:
-        raise SubcloningError(f"ignore_mismatched={sorted(wrong)}: expected some of {sorted(whole)}")
+    known = whole - {*p.family.probes, *p.inner, "1"} | {*p.family.settings}
+    if wrong := ignored - known:
+        raise SubcloningError(f"ignore_mismatched={sorted(wrong)}: expected some of {sorted(known)}")
 
 
 def check_counterparts(
     p: Anatomy, c: Anatomy, blocks: Sequence[int], fresh: Collection[str], ignored: Collection[str] = ()
 ) -> None:
-    """Raise unless every child tensor that is not fresh has a parent tensor, and every parent tensor a use."""
+    """Raise unless every child tensor that is not fresh has a parent tensor, every parent tensor a use, and both models
+    use them alike."""
     for name in c.tensors:
         if name not in fresh and source_name(c, name, blocks) not in p.aliases:
             raise SubcloningError(f"the parent has no tensor for the child's {name}: build both with the same options")
@@ -66,6 +68,26 @@ def check_counterparts(
     for name, first in c.aliases.items():
         if p.aliases.get(name, name) == name != first:
             raise SubcloningError(f"{name} is tied in the child but not in the parent: build both alike")
+    _check_settings(p, c, ignored)
+
+
+def setting_of(model: nn.Module, setting: str) -> Any:
+    """The value of a setting of a family (see `Family.settings`); None where the model has none of that name."""
+    found: Any = model
+    for name in setting.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def _check_settings(p: Anatomy, c: Anatomy, ignored: Collection[str]) -> None:
+    for setting in p.family.settings:
+        old, new = setting_of(p.model, setting), setting_of(c.model, setting)
+        # Modules are equal to themselves only, and print what they are.
+        if setting not in ignored and old != new and str(old) != str(new):
+            raise SubcloningError(
+                f"{setting}: the parent has {old} and the child {new}, which with the same weights computes something "
+                f"else. Build both with the same options, or pass ignore_mismatched=[{setting!r}] where that is meant"
+            )
 
 
 def check_cut(p: Anatomy, name: str, axis: str, old: int, new: int) -> None:

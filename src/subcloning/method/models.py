@@ -43,6 +43,7 @@ def child_of(
 
         embed = model.patch_embed
         kept = {"num_classes": model.num_classes, "img_size": embed.img_size, "in_chans": embed.proj.in_channels}
+        kept |= {"global_pool": model.global_pool}
         if not (name := getattr(model, "pretrained_cfg", {}).get("architecture")):
             raise SubcloningError("this timm model has no architecture's name: build the child with its constructor")
         child = timm.create_model(name, **kept | {"patch_size": embed.patch_size[0]} | shape)

@@ -33,7 +33,7 @@ class Plan:
     maps: see this module's docstring.
     sizes: axis key -> (parent size, child size).
     fresh: child tensors that keep their own initial values, because an axis in `ignored` differs.
-    ignored: the axes that were allowed to differ.
+    ignored: the axes and settings that were allowed to differ.
     energy: the share of the residual stream's energy that a matrix along it keeps.
     parent: fingerprint of the parent that the plan was made for; a record, other weights of the same shape may be used.
     """
@@ -139,13 +139,13 @@ def make_plan(
         influential, which needs `scores`.
         A deeper child repeats the middle blocks.
     ignore_mismatched: axes, such as `label` or `vocab`, that may differ or be missing in the parent; tensors for which
-        that is so keep the child's own initial values.
+        that is so keep the child's own initial values. And settings that may differ (`Family.settings`).
     thin_heads: a child's heads may be smaller by a whole factor k, where the family knows how: of each head's positions
         every k-th stays. Rotary pairs stay whole, and the child turns them as fast as the parent did, since its own
         frequencies are every k-th of the parent's.
 
-    Raises SubcloningError where the two shapes cannot be reconciled, naming the parameter, the axis and both sizes.
-    Options that no tensor shows, such as the activation function or the pooling, are not compared.
+    Raises SubcloningError where the two shapes cannot be reconciled, naming the parameter, the axis and both sizes;
+    and where the two use their tensors otherwise, as with another activation function, pooling or rotary base.
     """
     p, c = Anatomy.of(parent), Anatomy.of(child)
     ignored = {ignore_mismatched} if isinstance(ignore_mismatched, str) else set(ignore_mismatched)

@@ -55,6 +55,7 @@ def family(name: str, head: str, table: dict[str, str], prefix: str = "", tied: 
             },
             "hidden": {"activation": (Probe(f"{block}.output.dense", "input", "hidden"),)},
         },
+        settings=("config.hidden_act", "config.layer_norm_eps"),
         unsupported=unsupported,
         resized=config_sizes,
     )

@@ -4,6 +4,7 @@ from ..axes import Family, Probe, register
 from . import vit
 
 BLOCK = "blocks.{block}"
+ROPE = ("__class__", "temperature", "grid_offset", "grid_indexing", "ref_feat_shape")
 
 
 def sizes(model) -> dict[str, int]:
@@ -93,6 +94,7 @@ register(
             "fc_norm": ("head",),
         },
         gains={f"{BLOCK}.gamma_1": (f"{BLOCK}.attn.proj",), f"{BLOCK}.gamma_2": (f"{BLOCK}.mlp.fc2",)},
+        settings=(*vit.SETTINGS, "blocks.0.attn.rotate_half", *(f"rope.{name}" for name in ROPE)),
         unrotatable=vit.unrotatable,
         resized=resized,
     )

@@ -18,6 +18,7 @@ register(
         scoring_kwargs={"use_cache": False, "logits_to_keep": 1},
         tied={"lm_head.weight": ()},
         points=llama.points(),
+        settings=(*llama.SETTINGS, "config.use_bidirectional_attention"),
         resized=llama.resized,
         rotary=llama.rotary,
     )

@@ -72,6 +72,7 @@ def vit(name: str, prefix: str, readers: tuple[str, ...]) -> Family:
             f"{block}.layernorm_after": (f"{mlp}.fc1",),
             f"{prefix}layernorm": readers,
         },
+        settings=("config.hidden_act", "config.layer_norm_eps", "config.pooler_act"),
         unrotatable=unrotatable,
         resized=vit_sizes,
     )
@@ -116,6 +117,7 @@ def dinov2(name: str, prefix: str, readers: tuple[str, ...], module: str) -> Fam
             f"{block}.layer_scale1.lambda1": (f"{attention}.o_proj",),
             f"{block}.layer_scale2.lambda1": (f"{mlp}.fc2", f"{mlp}.down_proj"),
         },
+        settings=("config.hidden_act", "config.layer_norm_eps"),
         resized=dinov2_sizes,
     )
 

@@ -37,6 +37,9 @@ def resized(
     return sizes | ({"layer_types": list(kinds[:blocks])} if kinds else {})
 
 
+SETTINGS = ("config.hidden_act", "config.rms_norm_eps", "config.rope_parameters")
+
+
 def unsupported(model) -> str:
     kinds = set(getattr(model.config, "layer_types", None) or [])
     return f"its blocks are of several kinds, {', '.join(sorted(kinds))}" if len(kinds) > 1 else ""
@@ -122,6 +125,7 @@ for name, (kind, head) in product(("Llama", "Mistral", "Qwen2", "Qwen3"), HEADS.
             tied={"lm_head.weight": ("model.norm.weight",)} if head == "lm_head" else {},
             points=points(prefix),
             norms=norms(prefix, (head,) if head else ()),
+            settings=SETTINGS if name == "Llama" else (*SETTINGS, "config.sliding_window"),
             unsupported=unsupported,
             resized=resized,
             rotary=rotary,

@@ -4,7 +4,7 @@ from ..axes import Family, Probe, register
 from .shape import config_sizes
 
 BLOCK = "gpt_neox.layers.{block}"
-
+SETTINGS = ("config.hidden_act", "config.layer_norm_eps", "config.rope_parameters", "config.use_parallel_residual")
 
 register(
     Family(
@@ -50,6 +50,7 @@ register(
             f"{BLOCK}.post_attention_layernorm": (f"{BLOCK}.mlp.dense_h_to_4h",),
             "gpt_neox.final_layer_norm": ("lm_head",),
         },
+        settings=SETTINGS,
         resized=config_sizes,
     )
 )

@@ -56,6 +56,7 @@ register(
             f"{BLOCK}.input_layernorm": (*(f"{ATTENTION}.{part}_proj" for part in "qkv"), f"{MLP}.fc1"),
             "model.final_layernorm": ("lm_head",),
         },
+        settings=("config.hidden_act", "config.layer_norm_eps", "config.rope_parameters"),
         resized=llama.resized,
     )
 )

@@ -5,6 +5,8 @@ from torch import nn
 from ..axes import Family, Probe, register
 from .shape import heads_and_blocks
 
+SETTINGS = ("global_pool", "blocks.0.__class__", "blocks.0.norm1.eps", "blocks.0.mlp.__class__", "blocks.0.mlp.act")
+
 
 def unsupported(model) -> str:
     return "global_pool='prr' attends without weights of its own" if model.global_pool == "prr" else ""
@@ -107,6 +109,7 @@ VIT = register(
             "blocks.{block}.ls1.gamma": ("blocks.{block}.attn.proj",),
             "blocks.{block}.ls2.gamma": ("blocks.{block}.mlp.fc2",),
         },
+        settings=(*SETTINGS, "pool_include_prefix"),
         unsupported=unsupported,
         unrotatable=unrotatable,
         resized=resized,
