@@ -3,6 +3,8 @@
 from ..axes import Family, Probe, register
 from .shape import config_sizes
 
+SETTINGS = ("config.hidden_act", "config.layer_norm_eps")
+
 
 def unsupported(model) -> str:
     return "it is a decoder" if model.config.is_decoder else ""
@@ -55,7 +57,7 @@ def family(name: str, head: str, table: dict[str, str], prefix: str = "", tied: 
             },
             "hidden": {"activation": (Probe(f"{block}.output.dense", "input", "hidden"),)},
         },
-        settings=("config.hidden_act", "config.layer_norm_eps"),
+        settings=SETTINGS if name == "BERT" else (*SETTINGS, "config.pad_token_id"),  # where RoBERTa's positions begin
         unsupported=unsupported,
         resized=config_sizes,
     )
