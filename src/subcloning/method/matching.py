@@ -1,6 +1,7 @@
 """Whether a child can be made from a parent; where not, the error names the parameter, the axis and both sizes."""
 
 from collections.abc import Collection, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from torch import nn
@@ -73,10 +74,10 @@ def check_counterparts(
 
 def setting_of(model: nn.Module, setting: str) -> Any:
     """The value of a setting of a family (see `Family.settings`); None where the model has none of that name."""
-    found: Any = model
-    for name in setting.split("."):
-        found = getattr(found, name, None)
-    return found
+    try:
+        return attrgetter(setting)(model)
+    except AttributeError:
+        return None
 
 
 def _check_settings(p: Anatomy, c: Anatomy, ignored: Collection[str]) -> None:

@@ -3,7 +3,8 @@
 from ..axes import Family, Probe, register
 from .shape import heads_and_blocks
 
-NAMES = ("activation_function", "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx")
+OPTIONS = ("activation_function", "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx")
+SETTINGS = tuple(f"config.{name}" for name in OPTIONS)
 
 
 def resized(parent, *, hidden: int | None = None, **shape) -> dict[str, int | None]:
@@ -60,7 +61,7 @@ def family(name: str, head: dict[str, str], prefix: str = "transformer.", **fiel
             f"{block}.ln_2": (f"{block}.mlp.c_fc",),
             f"{prefix}ln_f": tuple(row.removesuffix(".weight") for row in head if row.endswith(".weight")),
         },
-        settings=tuple(f"config.{name}" for name in NAMES),
+        settings=SETTINGS,
         resized=resized,
         **fields,
     )
