@@ -177,7 +177,6 @@ BEYOND = (
 
 # Scale, command, and figures, of what would add to the evidence.
 NOT_YET_RUN = (
-    ("small", "experiments/vit_cifar10_cpu/run.sh longest", "Fig. 1, 9, 11; ours"),
     ("small", "experiments/gpt2_packages/run.sh", "Fig. 1, 10, 11, 12, 14; ours"),
     ("small", "experiments/vit_cifar10/run.sh data=cifar10_folder", "Fig. 1, 9, 11, 12, 14; ours"),
     ("small", "experiments/gpt2_books/run.sh", "Fig. 1, 10, 11, 12, 14; ours"),
