@@ -52,6 +52,7 @@ def made(place: str = "runs/study/a", provenance: dict | None = None, **options)
         {"parent__weights__path": "runs/another/model"},
         {"data__name": "images"},
         {"data__validate_every": 5},
+        {"data__validations_per_epoch": 2},
         {"name": "another"},
         {"distill": {"weight": 0.5}},
         {"init__scale": False},
@@ -79,7 +80,8 @@ def test_what_a_study_varies_is_collected(tmp_path):
         made(**random),
     ]
     assert collect(runs, tmp_path).groupby(["init", "lr", "weight_decay", "seed"]).ngroups == 5
-    own = {"optim__tokens": 10, "destination__width": 0.25, "init__scale": False, "data__validate_every": 5}
+    own = {"optim__tokens": 10, "destination__width": 0.25, "init__scale": False}
+    own |= {"data__validate_every": 5, "data__validations_per_epoch": 2}
     cases = [made(case="a"), made(case="b", **own)]
     assert collect(cases, tmp_path)["case"].tolist() == ["a", "a", "b", "b"]
     with pytest.raises(SubcloningError, match=r"not of one study: optim.tokens = 10 and 20\."):

@@ -15,6 +15,8 @@ FREE = (*NOT_IDENTITY, *DATA_PLACES, "seed", "data.seed", "optim.lr", "optim.wei
 # In a run's config, but not the run's own: where things lie, who is told, and what other values were made from.
 ROOTS = ("runs", "corpora", "images")
 NOT_ITS_OWN = (*ROOTS, "run", "run_dir", "logger", "recipe", "tuned", "cases", "parents")
+# Of the data, how often a run is validated: that may be another in another case.
+HOW_OFTEN = ("data.validate_every", "data.validations_per_epoch")
 IN_KEYS = ("case", "init.name", "optim.lr", "optim.weight_decay", "seed")
 
 
@@ -108,7 +110,7 @@ def _check_options(runs: Sequence[Run]) -> None:
 def _sharing(key: str, run: Run, options: dict) -> tuple:
     """Which runs must have the option `key` in common with `run`: all, those of its case, or those of its arm."""
     part, case = key.split(".")[0], run.keys.get("case")
-    if part == "name" or (part == "data" and key != "data.validate_every"):  # which is how often, not what
+    if part == "name" or (part == "data" and key not in HOW_OFTEN):
         return ()
     if part == "init":
         return (case, run.keys["init"])
