@@ -215,7 +215,7 @@ def budgets_figure(runs: pd.DataFrame, study: Study) -> Figure:
             label = ARMS[init].label if which == "own" else None
             right.plot(line["budget"], value, dash, marker=".", color=ARMS[init].ink, label=label)
             if which == "own":
-                right.fill_between(line["budget"], low, high, color=ARMS[init].ink, alpha=0.15, linewidth=0)
+                right.vlines(line["budget"], low, high, color=ARMS[init].ink, alpha=0.4)  # a budget may stand alone
         own = found[found["init"] == init].set_index("budget")["own"]
         least = {budget: ratio.value for budget, ratio in own.items() if ratio.bound == ">"}
         right.plot([*least], [*least.values()], "^", color=ARMS[init].ink, markersize=4)
