@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -20,6 +21,7 @@ from subcloning.analysis.runs import KEYS, read_runs
 from subcloning.analysis.speedup import best_settings
 from subcloning.analysis.study import STUDIES
 from subcloning.resolvers import winner
+from subcloning.training.protocols import parent_of
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -141,6 +143,14 @@ def test_a_study_is_a_folder(study):
     assert set(PARTS[study]) <= set(re.findall(r"^(\w+)\(\) \{", (folder / "run.sh").read_text(), re.MULTILINE))
     parent = STUDIES[study].parent
     assert parent is None or (ROOT / "configs" / "parent" / f"{parent}.yaml").exists()
+
+
+def test_the_parent_that_travels_with_its_study_is_the_one_of_its_config(config):
+    place = f"parent.weights.path={EXPERIMENTS / 'gpt2_packages' / 'parent'}"
+    parent = parent_of(compose("train", ["experiment=gpt2_packages", "init=random", "optim.lr=1e-3", place]))
+    whole, trained = parent.child({}).state_dict(), parent.trained().state_dict()
+    assert {key: value.shape for key, value in whole.items()} == {key: value.shape for key, value in trained.items()}
+    assert {value.dtype for value in trained.values()} == {torch.float32}
 
 
 def test_documents_name_parts_that_there_are():
